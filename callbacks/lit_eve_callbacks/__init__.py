@@ -1,0 +1,1 @@
+"""Steers: changes or watches a run from outside. A leaf: knows no model and no task."""
