@@ -95,6 +95,10 @@ class PackedBatch(_Movable):
     """(N, 2) int64: (row, segment id) of every sample, in the order of `kinds`."""
     kinds: tuple[str, ...]
     """Kind of every sample, e.g. `question/read`."""
+    labels_share: float
+    """Supervised tokens of the whole optimizer step / (ranks * micro-batches of the step): a loss
+    summed over this batch and divided by it gives, averaged over ranks and micro-batches, exactly
+    the mean over the joined batch, whatever the world size. Known from the plan's lengths."""
     num_failed: int = 0
     """Samples of this batch that could not be read: counted, replaced by nothing."""
 
