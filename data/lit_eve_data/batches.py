@@ -43,7 +43,7 @@ class ImageLayout:
 
 class _Movable:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The same batch with every tensor, nested ones too, on `device`; sizes stay on the host."""
+        """The same batch with every tensor, nested ones too, on `device`; sizes stay here."""
         moved: dict[str, Any] = {}
         for field in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
             value = getattr(self, field.name)
