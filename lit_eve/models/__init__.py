@@ -1,0 +1,1 @@
+"""Networks: they know torch and Transformers, never Lightning, files or the schema."""

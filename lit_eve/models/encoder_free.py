@@ -1,0 +1,73 @@
+"""A language model that reads pixels through a patch embedding, with no vision encoder.
+
+Shapes: R rows, T slots a row, E width, V visual tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from lit_eve.losses.next_token import LossSum, next_token_loss
+from lit_eve.models.language_model import LanguageModel
+from lit_eve.models.patch_embedding import PatchEmbedding
+from lit_eve.models.splice import splice
+from lit_eve_data.batches import PackedBatch
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the decoder made of a batch."""
+
+    hidden: Tensor
+    """(R, T, E) final hidden states, normalised: the head's input."""
+    layer_states: dict[int, Tensor]
+    """(R, T, E) each: the hidden states that were asked for, by number."""
+
+
+class EncoderFreeVLM(nn.Module):
+    """Patch embedding, splice, decoder. Parts have the names the experiment file uses.
+
+    Args:
+        language_model: the decoder.
+        patch_embedding: pixels to visual tokens of the decoder's width.
+        patch_alignment: hidden states to a teacher's features; training only.
+    """
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        patch_embedding: PatchEmbedding,
+        patch_alignment: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.patch_embedding = patch_embedding
+        self.language_model = language_model
+        self.patch_alignment = patch_alignment
+
+    def embed(self, batch: PackedBatch) -> Tensor:
+        """The decoder's input, (R, T, E): text embedded, visual tokens in their slots."""
+        text = self.language_model.embed(batch.token_ids)  # (R, T, E)
+        visual = self.patch_embedding(batch.images)  # (V, E)
+        return splice(text, visual, batch.image_slots)
+
+    def forward(self, batch: PackedBatch, layers: Sequence[int] = ()) -> Output:
+        """Run a packed batch.
+
+        Args:
+            batch: packed rows and their images.
+            layers: numbers of the hidden states to keep, see `LanguageModel.hidden_states`.
+        """
+        hidden, states = self.language_model.hidden_states(
+            self.embed(batch), batch.position_ids, layers
+        )
+        return Output(hidden, states)
+
+    def next_token_loss(self, output: Output, batch: PackedBatch) -> LossSum:
+        """Cross-entropy of the supervised tokens of `batch`, in nats, as sum and count."""
+        model = self.language_model
+        return next_token_loss(
+            output.hidden, model.head_weight, batch.labels, batch.position_ids, model.head_bias
+        )
