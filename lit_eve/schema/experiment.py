@@ -1,0 +1,76 @@
+"""A whole experiment, resolved and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from lit_eve.schema.base import Name, Named, NonNegative, Strict
+from lit_eve.schema.datasets import Dataset
+from lit_eve.schema.losses import Loss
+from lit_eve.schema.models import EncoderFree, Model
+from lit_eve.schema.running import (
+    Checkpoint,
+    Evaluation,
+    Hardware,
+    MLflowTracking,
+    TokenizerEvaluation,
+    Tracking,
+)
+from lit_eve.schema.tokenizers import ImageTokenizer
+from lit_eve.schema.training import LanguageStage, Stage, TokenizerStage
+from lit_eve.schema.writing import to_yaml
+
+
+class Experiment(Strict):
+    """One question, the model that shall answer it, and the stages of its training."""
+
+    name: Name
+    """Short name: the folder of its runs, and its name in the tracker."""
+    question: str | None = None
+    """What the experiment shall find out."""
+    seed: NonNegative = 0
+    """Of everything random: weights, order of the data, sampling."""
+    model: Model
+    """What is trained: encoder_free or tokenizer."""
+    datasets: Named[Dataset] = Field(min_length=1)
+    """Datasets by name."""
+    stages: Mapping[str, Stage]
+    """Stages by name, run in this order."""
+    evaluate: Evaluation | TokenizerEvaluation
+    """How learning is looked at."""
+    checkpoint: Checkpoint = Checkpoint()
+    """How often the training is saved."""
+    hardware: Hardware = Hardware()
+    """The machine."""
+    tracking: Tracking = MLflowTracking(type="mlflow")
+    """Where runs are recorded: mlflow or none."""
+
+    def to_yaml(self) -> str:
+        """The whole experiment, every default written out; `load` reads it back equal."""
+        return to_yaml(self)
+
+
+class VisionLanguageExperiment(Experiment):
+    """An experiment with a model that reads pictures and writes text."""
+
+    model: EncoderFree
+    """What is trained."""
+    loss: Loss = Loss()
+    """Weights of the losses."""
+    stages: Named[LanguageStage] = Field(min_length=1)
+    """Stages by name, run in this order."""
+    evaluate: Evaluation = Evaluation()
+    """How learning is looked at."""
+
+
+class TokenizerExperiment(Experiment):
+    """An experiment with a model that turns pictures into codes and back."""
+
+    model: ImageTokenizer
+    """What is trained."""
+    stages: Named[TokenizerStage] = Field(min_length=1)
+    """Stages by name, run in this order."""
+    evaluate: TokenizerEvaluation = TokenizerEvaluation()
+    """How learning is looked at."""

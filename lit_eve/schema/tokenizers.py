@@ -1,0 +1,95 @@
+"""Image tokenizers: picture -> grid of codes -> picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from lit_eve.schema.base import Finding, Fraction, FromList, Positive, Strict
+from lit_eve.schema.images import Native, Size
+from lit_eve.schema.quantizers import Quantizer
+
+
+class DalleEncoder(Strict):
+    """DALL-E's residual encoder and decoder: 8 times down."""
+
+    type: Literal["dalle"]
+    width: Annotated[int, Field(ge=4, multiple_of=4)] = 256
+    """Channels of the first group; the last has eight times as many."""
+    blocks: Positive = 2
+    """Residual blocks of each of the four groups."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels a side for one code."""
+        return 8
+
+
+class ConvolutionalEncoder(Strict):
+    """A plain encoder and decoder in the style of VQGAN, halving the grid between its levels."""
+
+    type: Literal["convolutional"]
+    width: Positive = 128
+    """Channels of the first level."""
+    multipliers: Annotated[FromList[tuple[Positive, ...]], Field(min_length=1)] = (1, 2, 2, 4)
+    """Channels of each level, as multiples of `width`; one level halves nothing."""
+    blocks: Positive = 2
+    """Residual blocks of each level."""
+    norm: Literal["group", "none"] = "group"
+    """Normalisation inside the blocks."""
+    attention: bool = False
+    """Self-attention at the smallest grid."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels a side for one code."""
+        return int(2 ** (len(self.multipliers) - 1))
+
+
+Encoder = Annotated[DalleEncoder | ConvolutionalEncoder, Field(discriminator="type")]
+"""The encoder and, mirrored, the decoder."""
+
+
+class TokenizerImages(Strict):
+    """Pictures as the tokenizer sees them: pixels from 0 to 1."""
+
+    size: Size = Native(type="native")
+    """Size policy: native, longest_edge, area or square."""
+
+
+class ImageTokenizer(Strict):
+    """A model that turns pictures into codes and back."""
+
+    parts: ClassVar[tuple[str, ...]] = ("encoder", "quantizer", "decoder")
+
+    type: Literal["tokenizer"]
+    encoder: Encoder
+    """Encoder and, mirrored, decoder: dalle or convolutional."""
+    quantizer: Quantizer
+    """gumbel, vq, fsq, lfq, residual, multi_scale or gaussian."""
+    likelihood: Literal["logit_laplace", "l1", "l2"] = "logit_laplace"
+    """What the decoder predicts of a pixel: logit_laplace (DALL-E), l1 or l2."""
+    images: TokenizerImages = TokenizerImages()
+    """Sizes of the pictures."""
+    ema: Fraction | None = None
+    """Decay of the averaged weights that are evaluated and exported; none when left out."""
+
+    @property
+    def cell(self) -> int:
+        """Side in pixels of the square that becomes one code."""
+        return self.encoder.stride
+
+    def findings(self) -> Iterator[Finding]:
+        """The last grid of a multi-scale quantizer is the grid of a square image."""
+        if self.quantizer.type == "multi_scale" and self.images.size.type == "square":
+            side = self.images.size.edge // self.cell
+            if self.quantizer.scales[-1] != (side, side):
+                yield Finding(
+                    ("quantizer", "scales"),
+                    f"the last scale is {list(self.quantizer.scales[-1])}, but images of "
+                    f"{self.images.size.edge} px make grids of {side} x {side} codes",
+                    f"End the list with [{side}, {side}].",
+                    (("images", "size"), ("encoder",)),
+                )
