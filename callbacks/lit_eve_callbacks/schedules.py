@@ -71,7 +71,7 @@ def exponential(step: float, *, start: float, end: float, steps: float) -> float
             f"an exponential schedule cannot go from {start} to {end}: it multiplies by the same "
             "factor every step, so it never reaches zero. Give two positive numbers."
         )
-    return start * (end / start) ** _progress(step, steps)
+    return start * math.pow(end / start, _progress(step, steps))
 
 
 def warmup(step: float, *, steps: float) -> float:
