@@ -55,8 +55,8 @@ def next_token_loss(
         max_logits: most logits held at once.
 
     Returns:
-        Sum in nats, float32, and the number of tokens; 0 and 0, with a graph, if none is
-        supervised.
+        Sum in nats, in float32 at least, and the number of tokens; 0 and 0, with a graph, if none
+        is supervised.
     """
     supervised = ((labels != IGNORE) & (position_ids > 0)).flatten()  # (R*T,)
     slots = supervised.nonzero().squeeze(1)  # (L,)
@@ -92,7 +92,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if needs[0] else None
         grad_weight = torch.zeros_like(weight) if needs[1] else None
         grad_bias = torch.zeros_like(bias) if needs[2] and bias is not None else None
-        total = hidden.new_zeros((), dtype=torch.float32)
+        total = hidden.new_zeros((), dtype=torch.promote_types(dtype, torch.float32))
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(target), chunk):
                 part = slice(start, start + chunk)
@@ -119,8 +119,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 def _loss_and_slope(
     inputs: Tensor, head: Tensor, bias: Tensor | None, target: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Loss of one chunk, a scalar, and its derivative by the logits, (N, V), both float32."""
-    logits = (inputs @ head.T).float()  # (N, V)
+    """Loss of one chunk, a scalar, and its derivative by the logits, (N, V), at least float32."""
+    logits = inputs @ head.T  # (N, V)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if bias is not None:
         logits += bias
     normaliser = logits.logsumexp(1, keepdim=True)  # (N, 1)

@@ -34,6 +34,9 @@ class EncoderFreeVLM(nn.Module):
         language_model: the decoder.
         patch_embedding: pixels to visual tokens of the decoder's width.
         patch_alignment: hidden states to a teacher's features; training only.
+
+    Raises:
+        ValueError: if the patch embedding does not give tokens of the decoder's width.
     """
 
     def __init__(
@@ -43,6 +46,11 @@ class EncoderFreeVLM(nn.Module):
         patch_alignment: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        if patch_embedding.out_width != language_model.width:
+            raise ValueError(
+                f"the patch embedding gives {patch_embedding.out_width} channels a token and the "
+                f"decoder reads {language_model.width}: make its out_width the decoder's width."
+            )
         self.patch_embedding = patch_embedding
         self.language_model = language_model
         self.patch_alignment = patch_alignment

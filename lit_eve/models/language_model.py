@@ -181,6 +181,13 @@ class LanguageModel(nn.Module):
         states = {layer: output.hidden_states[layer] for layer in layers}
         return output.last_hidden_state, states
 
+    def recompute_activations(self) -> None:
+        """Keep only each layer's input for the backward pass and compute the rest again."""
+        model: Any = self.model
+        # Transformers renamed it within its version 5; the old name warns in newer ones.
+        new = getattr(model, "activation_checkpointing_enable", None)
+        (new or model.gradient_checkpointing_enable)()
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of all text tokens, (..., V), of final hidden states; for few tokens only."""
         return cast(Tensor, self._head(hidden))

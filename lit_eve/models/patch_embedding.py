@@ -20,6 +20,7 @@ class PatchEmbedding(Protocol):
     """What a patch embedding offers to the model, the data and the plan."""
 
     layout: ImageLayout
+    out_width: int
 
     def __call__(self, images: PackedImages) -> Tensor:
         """Visual tokens of all images, (V, E), in the order of `images.visual_source`."""
@@ -115,6 +116,7 @@ class EveV2PatchEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.layout = ImageLayout(patch, pool, cls=True, row_end=True)
+        self.out_width = out_width
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.windows = nn.Conv2d(width, out_width, pool, stride=pool)
         self.class_embedding = nn.Parameter(torch.empty(out_width))
@@ -160,6 +162,7 @@ class LinearPatchEmbedding(nn.Module):
     def __init__(self, patch: int, out_width: int, channels: int = 3) -> None:
         super().__init__()
         self.layout = ImageLayout(patch, pool=1, cls=False, row_end=True)
+        self.out_width = out_width
         self.patches = nn.Linear(channels * patch * patch, out_width)
         self.row_end_embedding = nn.Parameter(torch.empty(out_width))
         self.reset_parameters()
