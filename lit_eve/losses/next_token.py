@@ -5,8 +5,7 @@ Shapes: R rows, T slots a row, L supervised tokens, E width, V vocabulary, N tok
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +15,7 @@ IGNORE = -100
 """Label of a token that is not supervised."""
 
 
-@dataclass(frozen=True)
-class LossSum:
+class LossSum(NamedTuple):
     """A loss as sum and count, so that shares of a batch can be added before dividing."""
 
     total: Tensor

@@ -73,8 +73,17 @@ class EncoderFreeVLM(nn.Module):
         )
         return Output(hidden, states)
 
-    def next_token_loss(self, output: Output, batch: PackedBatch) -> LossSum:
-        """Cross-entropy of the supervised tokens of `batch`, in nats, as sum and count."""
+    def next_token_loss(self, batch: PackedBatch, output: Output | None = None) -> LossSum:
+        """Cross-entropy of the supervised tokens of `batch`, in nats.
+
+        Args:
+            batch: packed rows and their images.
+            output: what `forward` made of the batch, if that has run already.
+
+        Returns:
+            `total` and `count`.
+        """
+        output = output or self(batch)
         model = self.language_model
         return next_token_loss(
             output.hidden, model.head_weight, batch.labels, batch.position_ids, model.head_bias

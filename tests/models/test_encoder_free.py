@@ -59,7 +59,7 @@ def test_loss_and_gradients_of_a_packed_batch_are_the_sums_over_its_samples() ->
     batch = pack([[first, second], [third]], model.patch_embedding.layout, slots=24)
     images = replace(batch.images, patches=batch.images.patches.double())
     batch = replace(batch, images=images)
-    loss = model.next_token_loss(model(batch), batch)
+    loss = model.next_token_loss(batch)
     wanted = sum((plain_loss(model, s) for s in samples()), torch.zeros(()))
     assert loss.count.item() == 5
     torch.testing.assert_close(loss.total, wanted, atol=1e-8, rtol=1e-9)
@@ -71,11 +71,19 @@ def test_loss_and_gradients_of_a_packed_batch_are_the_sums_over_its_samples() ->
         torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-6, msg=name)
 
 
+def test_the_loss_of_an_output_at_hand_is_the_same() -> None:
+    model = tiny()
+    batch = pack([samples()], model.patch_embedding.layout, slots=32)
+    assert torch.equal(
+        model.next_token_loss(batch, model(batch)).total, model.next_token_loss(batch).total
+    )
+
+
 def test_text_only_rows_cost_no_window_and_still_reach_every_parameter() -> None:
     model = tiny()
     batch = pack([[samples()[1]]], model.patch_embedding.layout, slots=4)
     assert batch.images.patches.numel() == 0
-    torch.autograd.backward(model.next_token_loss(model(batch), batch).mean())
+    torch.autograd.backward(model.next_token_loss(batch).mean())
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
