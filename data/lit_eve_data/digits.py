@@ -5,8 +5,11 @@ Shapes: N scans of the split, G side of a drawn glyph in pixels.
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -49,14 +52,30 @@ class Scans:
 @cache
 def load_scans(split: Split) -> Scans:
     """The scans of `split`: 70 % train, 15 % val, 15 % test of every digit, always the same."""
-    import sklearn.datasets  # type: ignore[import-untyped]  # slow, and training never needs it
-
-    bunch = sklearn.datasets.load_digits()
-    ink = bunch.images.astype(np.float32) / 16
-    digits = bunch.target.astype(np.int64)
+    with gzip.open(bundled("data/digits.csv.gz"), "rt") as lines:
+        table = np.loadtxt(lines, delimiter=",", dtype=np.int64)  # (1797, 65): pixels, digit
+    ink = table[:, :-1].reshape(-1, SCAN_SIDE, SCAN_SIDE).astype(np.float32) / 16
+    digits = table[:, -1]
     chosen = np.concatenate([_members(digits, digit, split) for digit in range(10)])
     ink, digits = ink[chosen], digits[chosen]
     return Scans(ink, digits, _bounds(ink))
+
+
+def bundled(name: str) -> Path:
+    """A file of scikit-learn's data sets, found without the seconds that importing it takes.
+
+    Raises:
+        ValueError: if scikit-learn is not installed or keeps its files elsewhere.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "datasets" / name
+        if path.is_file():
+            return path
+    raise ValueError(
+        f"scikit-learn's file datasets/{name} was not found: scenes are drawn from it. Install "
+        "scikit-learn in the version range of this project."
+    )
 
 
 def _members(digits: NDArray[np.int64], digit: int, split: Split) -> NDArray[np.int64]:

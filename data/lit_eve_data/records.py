@@ -1,7 +1,8 @@
-"""One sample as one blob: four bytes of length, a JSON header, the images one after another.
+"""One sample as one blob: length and checksum, a JSON header, the images one after another.
 
 No pickle anywhere: what is read back is text, numbers and pixels. Images are stored as raw pixels
-(`raw`, for small synthetic ones) or in a file format Pillow knows (`png`, `jpeg`, `webp`).
+(`raw`, for small synthetic ones) or in a file format Pillow knows (`png`, `jpeg`, `webp`). The
+checksum is there because the chunks have none: a flipped bit would decode to another picture.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,8 +21,15 @@ Pixels = NDArray[np.uint8]
 Turn = dict[str, str]
 IMAGE = "<image>"
 """Stands in a turn's content where an image belongs."""
-_LENGTH = struct.Struct("<I")
-FORMATS = ("raw", "png", "jpeg", "webp")
+_FRAME = struct.Struct("<II")  # length of the header, CRC-32 of everything behind the frame
+
+
+class BadSampleError(ValueError):
+    """A sample that cannot be used; `reason` is a word to count by."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -41,20 +50,22 @@ class StoredImage:
         """The image, (H, W, 3) uint8.
 
         Raises:
-            ValueError: if the bytes do not decode to an image of the stated size.
+            BadSampleError: if the bytes do not decode to an image of the stated size.
         """
         if self.format == "raw":
             if len(self.data) != self.height * self.width * 3:
-                raise ValueError(
+                raise BadSampleError(
+                    "damaged",
                     f"a raw image of {self.height} x {self.width} has {len(self.data)} bytes, not "
-                    f"{self.height * self.width * 3}: the record is damaged. Prepare it again."
+                    f"{self.height * self.width * 3}: the record is damaged. Prepare it again.",
                 )
             return np.frombuffer(self.data, np.uint8).reshape(self.height, self.width, 3)
         decoded = _decode(self.data, self.format)
         if decoded.shape != (self.height, self.width, 3):
-            raise ValueError(
+            raise BadSampleError(
+                "damaged",
                 f"an image stated as {self.height} x {self.width} decodes to {decoded.shape[0]} x "
-                f"{decoded.shape[1]}: the record is damaged. Prepare it again."
+                f"{decoded.shape[1]}: the record is damaged. Prepare it again.",
             )
         return decoded
 
@@ -86,7 +97,8 @@ def encode(sample: Sample) -> bytes:
         "facts": sample.facts,
     }
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    return b"".join((_LENGTH.pack(len(text)), text, *(i.data for i in sample.images)))
+    body = b"".join((text, *(image.data for image in sample.images)))
+    return _FRAME.pack(len(text), zlib.crc32(body)) + body
 
 
 def check(sample: Sample) -> None:
@@ -102,8 +114,8 @@ def check(sample: Sample) -> None:
 
 def decode_header(blob: bytes | memoryview) -> dict[str, Any]:
     """The header alone, without touching the images."""
-    (length,) = _LENGTH.unpack_from(blob)
-    header = json.loads(bytes(blob[_LENGTH.size : _LENGTH.size + length]))
+    length, _ = _FRAME.unpack_from(blob)
+    header = json.loads(bytes(blob[_FRAME.size : _FRAME.size + length]))
     return cast(dict[str, Any], header)
 
 
@@ -111,11 +123,14 @@ def decode(blob: bytes | memoryview) -> Sample:
     """The sample of a blob; its images stay encoded until asked for their pixels.
 
     Raises:
-        ValueError: if the blob is not a whole record.
+        BadSampleError: if the blob is not a whole record.
     """
     try:
+        length, checksum = _FRAME.unpack_from(blob)
+        if zlib.crc32(blob[_FRAME.size :]) != checksum:
+            raise ValueError("its checksum differs")
         header = decode_header(blob)
-        start = _LENGTH.size + _LENGTH.unpack_from(blob)[0]
+        start = _FRAME.size + length
         images = []
         for height, width, form, size in header["images"]:
             data = bytes(blob[start : start + size])  # never a view: it must survive its chunk
@@ -125,20 +140,29 @@ def decode(blob: bytes | memoryview) -> Sample:
             start += size
         return Sample(header["id"], header["kind"], header["turns"], images, header["facts"])
     except (struct.error, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise BadSampleError(
+            "damaged",
             f"a record cannot be read ({error}): its bytes are damaged or were written by another "
-            "program. Run `lit-eve data verify` on the dataset and prepare it again."
+            "program. Run `lit-eve data verify` on the dataset and prepare it again.",
         ) from error
 
 
 def _decode(data: bytes, form: str) -> Pixels:
     """Pixels (H, W, 3) of an image file held in memory."""
     if form == "jpeg" and (fast := _simplejpeg()) is not None:
-        return cast(Pixels, fast.decode_jpeg(data, "RGB"))
+        try:
+            return cast(Pixels, fast.decode_jpeg(data, "RGB"))
+        except ValueError as error:
+            raise BadSampleError("image", f"a JPEG cannot be decoded: {error}") from error
     from PIL import Image  # scenes are stored raw: most runs on a laptop never need it
 
-    with Image.open(io.BytesIO(data), formats=[form.upper()]) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(io.BytesIO(data), formats=[form.upper()]) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, KeyError) as error:  # what Pillow raises for broken files
+        raise BadSampleError(
+            "image", f"an image of format {form!r} cannot be decoded: {error}"
+        ) from error
 
 
 def _simplejpeg() -> Any:

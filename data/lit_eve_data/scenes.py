@@ -15,8 +15,9 @@ from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from lit_eve_data.digits import Scans, Split, load_scans
+from lit_eve_data.digits import Scans, Split, bundled, load_scans
 
 GENERATOR_VERSION = 1
 """Counts changes of what is drawn or written for the same options; part of the fingerprint."""
@@ -262,10 +263,8 @@ def _photo_crop(height: int, width: int, random: Random) -> NDArray[np.float32]:
 @cache
 def _photos() -> tuple[NDArray[np.uint8], ...]:
     """scikit-learn's two photos at full and half size, washed out until ink stands out on them."""
-    import sklearn.datasets  # type: ignore[import-untyped]  # slow, and training never needs it
-
     names = ("china.jpg", "flower.jpg")
-    full = [sklearn.datasets.load_sample_image(name).astype(np.float32) for name in names]
+    full = [np.asarray(Image.open(bundled(f"images/{name}")), np.float32) for name in names]
     half = [(p[:-1:2, ::2] + p[1::2, ::2] + p[:-1:2, 1::2] + p[1::2, 1::2]) / 4 for p in full]
     scale = (255 - _PAPER) / 255
     return tuple((_PAPER + photo * scale).astype(np.uint8) for photo in full + half)

@@ -7,6 +7,7 @@ are the same whether its answer is known or still to be generated.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -108,6 +109,11 @@ class ChatText:
     def end_id(self) -> int:
         """The token generation stops at."""
         return self._ids(self.format.end)[0]
+
+    def fingerprint(self) -> str:
+        """Changes with everything the number of tokens of a text depends on."""
+        about = json.dumps([self.tokenizer.to_str(), asdict(self.format)], sort_keys=True)
+        return hashlib.sha256(about.encode()).hexdigest()[:12]
 
     def encode(self, turns: Sequence[Turn], visual_tokens: Sequence[int]) -> Encoded:
         """A whole conversation: (system,) user, assistant, user, assistant, ...

@@ -1,0 +1,179 @@
+"""The manifest of a prepared dataset: what lies in it, with the sha256 of every file.
+
+It is written last and the directory gets its name after it, so a directory with a manifest is a
+whole one. Nothing is read from a directory without one, nor through anything but plain bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+NAME = "MANIFEST.json"
+INDEX = "index.json"
+SCHEMA = 1
+_SERIALIZERS = (["bytes"],)
+"""Column formats that may be read: the others of LitData include pickle, which runs code."""
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """Size and digest of one file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SplitManifest:
+    """One split: how many samples of which kind, in which files."""
+
+    samples: int
+    kinds: dict[str, int]
+    files: dict[str, FileStamp]
+    """By path below the dataset's directory, with forward slashes."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A whole dataset."""
+
+    source: dict[str, Any]
+    """What it was made from: enough to make it again."""
+    splits: dict[str, SplitManifest]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(s.bytes for split in self.splits.values() for s in split.files.values())
+
+    def digest(self, split: str) -> str:
+        """Identifies the content of a split."""
+        text = json.dumps(asdict(self.splits[split]), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `MANIFEST.json`, the last file of a dataset."""
+    content = {"format": "lit-eve-data", "schema": SCHEMA, **asdict(manifest)}
+    (directory / NAME).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read and check the manifest of a local dataset; chunk contents are not hashed.
+
+    Raises:
+        ValueError: if there is none, if it is of another version, if a file is missing or has
+            another size, or if an index names another serializer or a file outside the dataset.
+    """
+    path = directory / NAME
+    if not path.is_file():
+        raise ValueError(
+            f"{directory} holds no {NAME}: it was not made by `lit-eve prepare`, or preparing was "
+            "interrupted. Training reads only datasets that were finished and verified. Prepare it "
+            "again."
+        )
+    try:
+        content = json.loads(path.read_text())
+        if content["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {content['schema']!r}, this program reads {SCHEMA}")
+        splits = {
+            name: SplitManifest(
+                split["samples"],
+                split["kinds"],
+                {file: FileStamp(**stamp) for file, stamp in split["files"].items()},
+            )
+            for name, split in content["splits"].items()
+        }
+        manifest = Manifest(content["source"], splits)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be used: {error}. Prepare the dataset again.") from error
+    for name, split in manifest.splits.items():
+        _check_split(directory, name, split)
+    return manifest
+
+
+def verify(directory: Path, progress: Callable[[int, int], None] | None = None) -> Manifest:
+    """Hash every file of a dataset and compare.
+
+    Args:
+        directory: the dataset.
+        progress: called with bytes read and bytes in all.
+
+    Raises:
+        ValueError: naming every file whose content is not the one that was prepared.
+    """
+    manifest = read_manifest(directory)
+    damaged, done = [], 0
+    for split in manifest.splits.values():
+        for name, stamp in split.files.items():
+            if hash_file(directory / name).sha256 != stamp.sha256:
+                damaged.append(name)
+            done += stamp.bytes
+            if progress is not None:
+                progress(done, manifest.num_bytes)
+    if damaged:
+        raise ValueError(
+            f"{directory}: {', '.join(damaged)} changed since being prepared (sha256 differs). "
+            "Copy the dataset again from a good one, or delete it and prepare it again."
+        )
+    return manifest
+
+
+def hash_file(path: Path) -> FileStamp:
+    """Size and sha256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileStamp(path.stat().st_size, digest)
+
+
+def _check_split(directory: Path, name: str, split: SplitManifest) -> None:
+    for file, stamp in split.files.items():
+        if not _is_inside(file):
+            raise ValueError(
+                f"{directory / NAME} names {file!r}, which is outside the dataset: somebody changed"
+                " it. Do not use this dataset."
+            )
+        path = directory / file
+        size = path.stat().st_size if path.is_file() else None
+        if size != stamp.bytes:
+            found = "is missing" if size is None else f"has {size} bytes instead of {stamp.bytes}"
+            raise ValueError(f"{path} {found}: copy or prepare the dataset again.")
+    index = f"{name}/{INDEX}"
+    if index not in split.files:
+        raise ValueError(f"{directory / NAME} does not list {index}: prepare the dataset again.")
+    path = directory / index
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != split.files[index].sha256:
+        raise ValueError(f"{path} is not the one that was prepared: prepare the dataset again.")
+    check_index(path, json.loads(content), {PurePosixPath(file).name for file in split.files})
+
+
+def check_index(path: Path, index: dict[str, Any], files: set[str]) -> None:
+    """Refuse an index that would run code or leave its directory.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    form = index["config"]["data_format"]
+    if form not in _SERIALIZERS:
+        raise ValueError(
+            f"{path} stores {form}: only {_SERIALIZERS[0]} is read here, because other formats can "
+            "run code when they are loaded. Prepare the dataset with `lit-eve prepare`."
+        )
+    for chunk in index["chunks"]:
+        if chunk["filename"] not in files or not _is_inside(chunk["filename"]):
+            raise ValueError(
+                f"{path} names the chunk {chunk['filename']!r}, which is not a file of this "
+                "dataset: somebody changed it. Do not use this dataset."
+            )
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a path stays below the directory it is relative to."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name

@@ -1,0 +1,157 @@
+"""Prepare a dataset once: in a process of its own, verified, and under its name only when whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from filelock import FileLock
+
+from lit_eve_data.manifest import NAME, read_manifest
+from lit_eve_data.scenes import ScenesOptions
+from lit_eve_data.sources import ScenesSource, Source, fingerprint
+
+Progress = Callable[[int, int], None]
+_RANK_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "GLOBAL_RANK",
+    "NODE_RANK",
+    "WORLD_SIZE",
+    "NNODES",
+    "DATA_OPTIMIZER_GLOBAL_RANK",
+    "DATA_OPTIMIZER_NUM_WORKERS",
+)
+
+
+def prepare_scenes(options: ScenesOptions, root: Path, progress: Progress | None = None) -> Path:
+    """Compose the scenes of `options` under `root`, unless they are there already.
+
+    Args:
+        options: what to compose.
+        root: directory of all prepared datasets.
+        progress: called with scenes written and scenes in all.
+
+    Returns:
+        The dataset's directory, `root/scenes-<fingerprint>`.
+
+    Raises:
+        RuntimeError: if preparing failed; nothing that could be read remains.
+        ValueError: if a finished dataset of that name is damaged.
+    """
+    source = ScenesSource(options)
+    return prepare(source, root / f"scenes-{fingerprint(source)}", progress)
+
+
+def prepare(source: Source, final: Path, progress: Progress | None = None) -> Path:
+    """Prepare `source` as the directory `final`, unless it is there already.
+
+    Processes that ask for the same dataset at the same time wait for the first of them.
+
+    Raises:
+        RuntimeError: if preparing failed; nothing that could be read remains.
+        ValueError: if `final` exists and is no whole dataset.
+    """
+    if (final / NAME).is_file():
+        read_manifest(final)
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(final.parent / f".{final.name}.lock"):
+        if final.exists():  # another process was faster, or something else lies there
+            read_manifest(final)
+            return final
+        partial = final.parent / f".{final.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
+        partial.mkdir()
+        try:
+            _run(source, partial, final, progress)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    read_manifest(final)
+    return final
+
+
+def _run(source: Source, partial: Path, final: Path, progress: Progress | None) -> None:
+    """Start the writing process, follow it, and end all of it whatever happens here."""
+    order = {
+        "source": source.description(),
+        "partial": str(partial.resolve()),
+        "final": str(final.resolve()),
+        "workers": min(8, _num_cores()),
+    }
+    with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryDirectory() as scratch:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lit_eve_data.writing"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=_environment(scratch),
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(order) + "\n")
+            process.stdin.flush()
+            _follow(process.stdout, progress)
+            code = process.wait()
+        finally:
+            _end(process)
+        if code != 0 or not (final / NAME).is_file():
+            errors.seek(0)
+            last = errors.read().strip().splitlines()[-8:]
+            raise RuntimeError(
+                f"preparing {final.name} failed (exit status {code}); nothing was kept. Free disk "
+                "space or memory if that is what is missing, and start again. The process said:\n"
+                + "\n".join(last)
+            )
+
+
+def _follow(lines: IO[str], progress: Progress | None) -> None:
+    """Pass on what the process says until it closes its output."""
+    for line in lines:
+        message = json.loads(line) if line.startswith("{") else {}
+        if progress is not None and "done" in message:
+            progress(message["done"], message["total"])
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the process and its workers, which share its session."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # all ended on their own
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+def _num_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _environment(scratch: str) -> dict[str, str]:
+    """Ours, without ranks, with own scratch folders and this very package on the path."""
+    package = str(Path(__file__).parents[1])
+    inherited = {k: v for k, v in os.environ.items() if k not in _RANK_VARIABLES}
+    paths = [package, *filter(None, [inherited.get("PYTHONPATH")])]
+    return {
+        **inherited,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "TMPDIR": scratch,
+        "DATA_OPTIMIZER_CACHE_FOLDER": scratch,
+        "DATA_OPTIMIZER_DATA_CACHE_FOLDER": scratch,
+    }
