@@ -1,0 +1,114 @@
+"""Processes that train together over gloo, kept for many tests: importing torch costs seconds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+class RankPool:
+    """Runs one function on every rank and returns all results.
+
+    After a failure or a timeout the processes are replaced: a collective that one rank has left
+    cannot be repaired.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._ranks: list[tuple[BaseProcess, Connection]] = []
+
+    def run(self, function: Callable[..., _T], *arguments: Any, timeout: float = 120) -> list[_T]:
+        """Call `function(*arguments)` on every rank; it must be importable.
+
+        Raises:
+            AssertionError: with the traceback of every rank that failed, or on a timeout.
+        """
+        if not self._ranks:
+            self._start()
+        for _, connection in self._ranks:
+            connection.send((function, arguments))
+        answers = [self._answer(rank, timeout) for rank in range(self.size)]
+        failures = [text for good, text in answers if not good]
+        if failures:
+            self.close()
+            raise AssertionError("\n".join(failures))
+        return [value for _, value in answers]
+
+    def close(self) -> None:
+        for process, connection in self._ranks:
+            connection.close()
+            process.kill()
+            process.join()
+        self._ranks = []
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        port = _free_port()
+        for rank in range(self.size):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(theirs, rank, self.size, port), daemon=True
+            )
+            process.start()
+            theirs.close()
+            self._ranks.append((process, ours))
+
+    def _answer(self, rank: int, timeout: float) -> tuple[bool, Any]:
+        process, connection = self._ranks[rank]
+        wait([connection, process.sentinel], timeout)
+        try:
+            if connection.poll():
+                answer: tuple[bool, Any] = connection.recv()
+                return answer
+        except EOFError:
+            pass
+        state = f"exit code {process.exitcode}" if process.exitcode is not None else "no answer"
+        return False, f"rank {rank}: {state}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def environment(rank: int, size: int, port: int) -> dict[str, str]:
+    """What torchrun tells a process on one node."""
+    return {
+        "TORCHELASTIC_RUN_ID": "test",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "GROUP_RANK": "0",
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def _serve(connection: Connection, rank: int, size: int, port: int) -> None:
+    os.environ.update(environment(rank, size, port))
+    import torch
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    while True:
+        try:
+            function, arguments = connection.recv()
+        except EOFError:
+            os._exit(0)
+        try:
+            connection.send((True, function(*arguments)))
+        except BaseException:
+            connection.send((False, f"rank {rank}:\n{traceback.format_exc()}"))
