@@ -1,0 +1,70 @@
+"""Finite scalar quantization: each channel rounds to one of a few levels; no codebook to learn.
+
+Shapes: B images, D channels (one per entry of `levels`), H/W cells of the grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_eve.models.tokenizers.gradients import straight_through
+from lit_eve.models.tokenizers.quantizer import Grid, Quantized, Quantizer, check_spatial
+
+OVERSHOOT = 1e-3
+"""The bound is this share wider than the outermost levels, so that they can be reached."""
+
+
+class FiniteScalarQuantizer(Quantizer):
+    """FSQ: bound every channel by a tanh, round it, number the combinations.
+
+    The quantized latent is round(f(z)) / (L // 2): -1 to 1 for an odd L, and up to 1 - 2 / L for an
+    even one. Codes count channel 0 as the least significant digit. There is no loss.
+
+    Args:
+        levels: L of every channel, at least 2; the paper recommends 5 or more.
+
+    Raises:
+        ValueError: if there are no levels or one is below 2.
+
+    Source:
+        Mentzer et al. 2023, arXiv:2309.15505, section 3 and listing 1.
+    """
+
+    levels: Tensor
+    basis: Tensor
+
+    def __init__(self, levels: Sequence[int]) -> None:
+        if not levels or min(levels) < 2:
+            raise ValueError(
+                f"FSQ levels of {list(levels)} cannot hold anything: every channel needs at least "
+                "2 levels. The paper's choice for about 1000 codes is [8, 5, 5, 5]."
+            )
+        super().__init__(len(levels), len(levels), math.prod(levels))
+        counts = torch.tensor(levels)
+        self.register_buffer("levels", counts, persistent=False)
+        places = torch.cat([torch.ones(1, dtype=torch.int64), counts[:-1].cumprod(0)])
+        self.register_buffer("basis", places, persistent=False)
+
+    def quantize(self, latent: Tensor) -> Quantized:
+        """Bound, round, number."""
+        z = latent.movedim(1, -1)  # (B, H, W, D)
+        levels = self.levels.to(z.dtype)
+        half_width = (levels - 1) * ((1 + OVERSHOOT) / 2)  # (D,)
+        offset = (levels % 2 == 0) * 0.5  # (D,)
+        bounded = torch.tanh(z + torch.atanh(offset / half_width)) * half_width - offset
+        digits = bounded.detach().round()  # (B, H, W, D)
+        rounded = straight_through(bounded, digits) / (self.levels // 2)
+        codes = ((digits.long() + self.levels // 2) * self.basis).sum(-1)  # (B, H, W)
+        error = (bounded.detach() - digits).square().sum(-1).mean()
+        return Quantized(rounded.movedim(-1, 1), codes, {}, {"quantization_error": error})
+
+    def look_up(self, codes: Tensor, grid: Grid | None) -> Tensor:
+        """Codes (B, H, W) to their levels, (B, D, H, W)."""
+        check_spatial(codes, grid)
+        digits = codes.unsqueeze(-1) // self.basis % self.levels  # (B, H, W, D)
+        half = (self.levels // 2).to(torch.float32)
+        return ((digits - half) / half).movedim(-1, 1)
