@@ -4,7 +4,7 @@
 """
 
 from lit_eve.schema.experiment import Experiment, TokenizerExperiment, VisionLanguageExperiment
-from lit_eve.schema.loading import load
+from lit_eve.schema.loading import load, tiny
 from lit_eve.schema.problems import ExperimentErrors, Problem
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "TokenizerExperiment",
     "VisionLanguageExperiment",
     "load",
+    "tiny",
 ]

@@ -6,7 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 Key = str | int
 """One step of a path into the file: a key of a block, or an index of a list."""
@@ -42,6 +50,15 @@ class Strict(BaseModel):
     def findings(self) -> Iterator[Finding]:
         """What is wrong between the values of this block."""
         yield from ()
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Keys that are left out mean None, so None is left out; a null that says more is kept."""
+        plain = handler(self)
+        for name, field in type(self).model_fields.items():
+            if field.default is None and getattr(self, name) is None:
+                del plain[str(field.serialization_alias or name)]
+        return plain
 
 
 class MistakeError(ValueError):

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from lit_eve.schema.addresses import Address
 from lit_eve.schema.base import Entries, Finding, FromList, NonNegativeReal, Positive, Strict
+from lit_eve.schema.problems import advise
 from lit_eve.schema.units import Count, PositiveCount
 
 SceneKind = Literal[
@@ -26,6 +27,8 @@ SceneKind = Literal[
 Ink = Literal["red", "green", "blue", "black", "orange", "purple"]
 Background = Literal["plain", "gradient", "photo"]
 
+GLYPH_GAP = 2
+"""Pixels kept free around a digit."""
 SCENE_KINDS: tuple[str, ...] = get_args(SceneKind)
 
 
@@ -80,7 +83,9 @@ class Scenes(Strict):
         return (*present, *(kind.rpartition("/")[2] for kind in used))
 
     def findings(self) -> Iterator[Finding]:
-        """Pairs are in order, canvases are whole cells, kinds exist."""
+        """Pairs are in order, canvases are whole cells that hold the digits, kinds exist."""
+        yield from self._kinds_exist()
+        yield from self._digits_fit()
         for key in ("sides", "digits"):
             low, high = getattr(self, key)
             if low > high:
@@ -94,6 +99,29 @@ class Scenes(Strict):
                     f"{(side // self.cell + 1) * self.cell}, or another cell.",
                     (("cell",),),
                 )
+
+    def _kinds_exist(self) -> Iterator[Finding]:
+        for kind in self.kinds:
+            if kind not in SCENE_KINDS:
+                yield Finding(
+                    ("kinds", kind),
+                    f"there is no kind {kind!r}",
+                    advise(kind, SCENE_KINDS, "kinds"),
+                )
+        if not sum(self.kinds.values()):
+            yield Finding(
+                ("kinds",), "no kind of text would ever be written", "Give one a weight above 0."
+            )
+
+    def _digits_fit(self) -> Iterator[Finding]:
+        side, fewest, glyph = self.sides[0], self.digits[0], min(self.glyphs) + GLYPH_GAP
+        if (side // glyph) ** 2 < fewest:
+            yield Finding(
+                ("digits", 0),
+                f"the smallest canvas, {side} x {side} px, holds {(side // glyph) ** 2} digits",
+                "Ask for fewer digits, larger canvases (`sides`) or smaller `glyphs`.",
+                (("sides",), ("glyphs",)),
+            )
 
 
 class LitDataSet(Strict):

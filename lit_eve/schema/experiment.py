@@ -22,6 +22,12 @@ from lit_eve.schema.tokenizers import ImageTokenizer
 from lit_eve.schema.training import LanguageStage, Stage, TokenizerStage
 from lit_eve.schema.writing import to_yaml
 
+_ORDER = (
+    *("name", "question", "seed", "model", "loss", "datasets", "stages"),
+    *("evaluate", "checkpoint", "hardware", "tracking"),
+)
+"""Keys of an experiment as they are written."""
+
 
 class Experiment(Strict):
     """One question, the model that shall answer it, and the stages of its training."""
@@ -49,7 +55,8 @@ class Experiment(Strict):
 
     def to_yaml(self) -> str:
         """The whole experiment, every default written out; `load` reads it back equal."""
-        return to_yaml(self)
+        plain = self.model_dump(by_alias=True)
+        return to_yaml({key: plain[key] for key in sorted(plain, key=_ORDER.index)})
 
 
 class VisionLanguageExperiment(Experiment):

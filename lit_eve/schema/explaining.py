@@ -158,6 +158,7 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 _ADVICE = {
+    "int_from_float": "Write it without a fraction.",
     "string_type": "Put text that looks like a number in quotes.",
     "model_type": "Write {key: value, ...}, or indent the keys below.",
     "model_attributes_type": "Write {key: value, ...}, or indent the keys below.",

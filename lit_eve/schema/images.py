@@ -13,13 +13,13 @@ PositiveTriple = FromList[tuple[PositiveReal, PositiveReal, PositiveReal]]
 
 
 class Native(Strict):
-    """Every image keeps its own size, which has to be a whole number of cells."""
+    """Every image keeps its own size, rounded to whole cells."""
 
     type: Literal["native"]
 
 
 class LongestEdge(Strict):
-    """The longer edge becomes `edge`, the shorter follows, rounded up to whole cells (EVE v1)."""
+    """The longer edge becomes `edge`, the shorter follows in proportion, rounded to whole cells."""
 
     type: Literal["longest_edge"]
     edge: Positive
@@ -27,7 +27,7 @@ class LongestEdge(Strict):
 
 
 class Area(Strict):
-    """Images above an area shrink to it; edges are rounded to whole cells (EVE v2)."""
+    """Images above an area shrink to it, edges rounded to whole cells (EVE v2)."""
 
     type: Literal["area"]
     max_side: Positive

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from lit_eve.schema.addresses import ENVIRONMENT
 from lit_eve.schema.base import Path
-from lit_eve.schema.problems import ExperimentErrors, Problem, advise, dotted
-from lit_eve.schema.trees import Node
+from lit_eve.schema.problems import Problem, dotted, nearest
+from lit_eve.schema.trees import Node, planted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 _CALL = re.compile(r"(?<!\\)\$\{\s*([A-Za-z_][\w.]*)\s*:")
 
 
-def interpolate(tree: Node) -> Node:
+def interpolate(tree: Node, problems: list[Problem]) -> Node:
     """The tree with every interpolation replaced by what it names.
 
     Those of `defaults:` are left: by now they stand in the stages, where `${.batch}` is at home.
 
-    Raises:
-        ExperimentErrors: with every interpolation that names nothing, itself, or is malformed.
+    Args:
+        tree: what was read.
+        problems: takes every interpolation that names nothing, itself, or is malformed.
     """
     asking = [
         (path, leaf)
@@ -37,19 +38,18 @@ def interpolate(tree: Node) -> Node:
     ]
     if not asking:
         return tree
-    problems = [problem for _, leaf in asking for problem in _malformed(leaf)]
-    if problems:
-        raise ExperimentErrors(problems)
     from omegaconf import OmegaConf  # 0.15 s, and most files name nothing
 
+    malformed = [problem for _, leaf in asking for problem in _malformed(leaf)]
+    if malformed:
+        problems.extend(malformed)
+        return tree
     config = OmegaConf.create(_protected(tree.plain()))
     for path, leaf in asking:
         try:
             tree = _replace(tree, path, _resolved(config, path))
         except ValueError as error:
             problems.append(leaf.mark.problem(*_explain(error, leaf, tree)))
-    if problems:
-        raise ExperimentErrors(problems)
     return tree
 
 
@@ -96,23 +96,13 @@ def _resolved(config: DictConfig, path: Path) -> Any:
 
 def _replace(tree: Node, path: Path, value: Any) -> Node:
     if not path:
-        return _node(value, tree)
+        return planted(value, tree)
     key, rest = path[0], path[1:]
     if isinstance(tree.value, list):
         items = list(tree.value)
         items[int(key)] = _replace(items[int(key)], rest, value)
         return replace(tree, value=items)
     return tree.with_block({**tree.block, str(key): _replace(tree.block[str(key)], rest, value)})
-
-
-def _node(value: Any, place: Node) -> Node:
-    """A plain value as a node, all of it written at `place`."""
-    match value:
-        case dict():
-            return replace(place, value={key: _node(item, place) for key, item in value.items()})
-        case list():
-            return replace(place, value=[_node(item, place) for item in value])
-    return replace(place, value=value)
 
 
 def _explain(error: ValueError, leaf: Node, tree: Node) -> tuple[str, str]:
@@ -122,5 +112,7 @@ def _explain(error: ValueError, leaf: Node, tree: Node) -> tuple[str, str]:
     known = [dotted(path) for path, _ in tree.leaves()]
     names = re.findall(r"\$\{\s*([^{}:]+?)\s*\}", str(leaf.value))
     name = names[0] if names else str(leaf.value)
-    near = advise(name, known, "keys")
-    return f"{leaf.value} names nothing in this experiment", near if near.startswith("Did") else ""
+    last = nearest(name.rpartition(".")[2], [key.rpartition(".")[2] for key in known], 0.75)
+    near = next((key for key in known if key.rpartition(".")[2] == last), nearest(name, known))
+    message = f"{leaf.value} names nothing in this experiment"
+    return message, f"Did you mean ${{{near}}}?" if near else "Write the full path of a key."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path as FilePath
 
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from lit_eve.schema.interpolation import interpolate
 from lit_eve.schema.merging import override, read, spread_defaults
 from lit_eve.schema.problems import ExperimentErrors, Problem
 from lit_eve.schema.shrinking import shrink
-from lit_eve.schema.trees import Node
+from lit_eve.schema.trees import Mark, Node, planted
 
 
 def load(
@@ -32,20 +32,28 @@ def load(
     Raises:
         ExperimentErrors: with everything that is wrong with it, each with its place.
     """
-    tree = override(read(FilePath(path)), overrides)
-    experiment = build(interpolate(spread_defaults(tree)))
-    return shrink(experiment) if tiny else experiment
+    problems: list[Problem] = []
+    tree = override(read(FilePath(path)), overrides, problems)
+    tree = interpolate(spread_defaults(tree, problems), problems)
+    experiment = build(tree, problems)
+    return build(planted(shrink(experiment), tree)) if tiny else experiment
 
 
-def build(tree: Node) -> Experiment:
+def tiny(experiment: Experiment) -> Experiment:
+    """The same experiment, small enough for a CPU and a minute."""
+    mark = Mark(f"{experiment.name} (tiny)", None, None, ())
+    return build(planted(shrink(experiment), Node(None, mark, mark)))
+
+
+def build(tree: Node, earlier: Sequence[Problem] = ()) -> Experiment:
     """The experiment that a tree describes.
 
     Raises:
-        ExperimentErrors: with everything that is wrong with it.
+        ExperimentErrors: with everything that is wrong with it, and what was found `earlier`.
     """
     tree = tree.with_block({key: node for key, node in tree.block.items() if key != "defaults"})
     kind = _kind(tree)
-    problems: list[Problem] = []
+    problems = list(earlier)
     try:
         experiment = kind.model_validate(tree.plain(), by_name=False, by_alias=True)
         draft = complete(experiment)
@@ -55,7 +63,7 @@ def build(tree: Node) -> Experiment:
         draft = salvage(kind, tree.plain(), faults)
     problems.extend(_findings(draft, tree))
     if problems:
-        raise ExperimentErrors(sorted(dict.fromkeys(problems), key=_order))
+        raise ExperimentErrors(_in_order(problems))
     return experiment
 
 
@@ -83,5 +91,17 @@ def _touches(one: tuple[str | int, ...], other: tuple[str | int, ...]) -> bool:
     return one[:shorter] == other[:shorter]
 
 
-def _order(problem: Problem) -> tuple[str, int, int]:
-    return problem.file, problem.line or 0, problem.column or 0
+def _in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Problems as one reads: file by file, top to bottom, overrides last; one for each place."""
+    first: dict[tuple[str, str], Problem] = {}
+    for problem in problems:
+        first.setdefault((problem.place, problem.key), problem)
+    return sorted(
+        first.values(),
+        key=lambda problem: (
+            problem.line is None,
+            problem.file,
+            problem.line or 0,
+            problem.column or 0,
+        ),
+    )

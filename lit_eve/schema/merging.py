@@ -109,20 +109,19 @@ def _near_files(file: FilePath) -> str:
     return advise(file.name, names, "YAML files")
 
 
-def override(tree: Node, words: Iterable[str]) -> Node:
+def override(tree: Node, words: Iterable[str], problems: list[Problem]) -> Node:
     """The tree after `a.b=1` words, the later ones over the earlier.
 
-    Raises:
-        ExperimentErrors: with every word that is no override or has nowhere to go.
+    Args:
+        tree: what the files say.
+        words: the overrides.
+        problems: takes every word that is no override or has nowhere to go.
     """
-    problems: list[Problem] = []
     for word in words:
         try:
             tree = _override(tree, word)
         except ExperimentErrors as errors:
             problems.extend(errors.problems)
-    if problems:
-        raise ExperimentErrors(problems)
     return tree
 
 
@@ -193,18 +192,21 @@ def _put_item(tree: Node, key: str, rest: Path, value: Node, above: Path) -> Nod
     return replace(tree, value=items)
 
 
-def spread_defaults(tree: Node) -> Node:
+def spread_defaults(tree: Node, problems: list[Problem]) -> Node:
     """`defaults:` put under every stage, each key with the place where it was written.
 
-    Raises:
-        ExperimentErrors: if an override changes a default that no stage takes.
+    Args:
+        tree: what files and overrides say.
+        problems: takes every override of a default that no stage takes.
     """
     defaults, stages = tree.block.get("defaults"), tree.block.get("stages")
-    if defaults is None:
+    if defaults is None or defaults.value is None:
         return tree
     if not isinstance(defaults.value, dict):
-        problem = defaults.mark.problem("expected a block of keys", "Indent what belongs to it.")
-        raise ExperimentErrors([problem])
+        problems.append(
+            defaults.mark.problem("expected a block of keys", "Indent what belongs to it.")
+        )
+        return tree
     if stages is None or not isinstance(stages.value, dict):
         return tree
     merged = {
@@ -212,14 +214,12 @@ def spread_defaults(tree: Node) -> Node:
         for name, stage in stages.value.items()
     }
     used = {id(leaf) for node in merged.values() for _, leaf in node.leaves()}
-    problems = [
-        leaf.mark.problem(
-            "this has no effect: every stage sets it itself",
-            f"Write stages.NAME.{dotted(path)}=... for a stage: {', '.join(merged)}.",
-        )
-        for path, leaf in defaults.leaves()
-        if leaf.mark.line is None and id(leaf) not in used
-    ]
-    if problems:
-        raise ExperimentErrors(problems)
+    for path, leaf in defaults.leaves():
+        if leaf.mark.line is None and id(leaf) not in used:
+            problems.append(
+                leaf.mark.problem(
+                    "this has no effect: every stage sets it itself",
+                    f"Write stages.NAME.{dotted(path)}=... for a stage: {', '.join(merged)}.",
+                )
+            )
     return tree.with_block({**tree.block, "stages": stages.with_block(merged)})

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lit_eve.schema.base import Finding, Fraction, FromList, Positive, PositiveReal, Strict
-from lit_eve.schema.schedules import Number, Schedule
+from lit_eve.schema.schedules import Number, PositiveNumber, Schedule
 from lit_eve.schema.units import Span
 
 Weight = Annotated[float, Field(ge=0)]
@@ -22,7 +22,7 @@ class Gumbel(Strict):
     """Number of codes."""
     width: Positive = 128
     """Numbers a code stands for: what the decoder reads."""
-    temperature: Number = Schedule(
+    temperature: PositiveNumber = Schedule(
         schedule="cosine", start=1.0, end=1 / 16, over=Span(150_000, "steps")
     )
     """Temperature of the relaxation; 1/16 closes the gap to hard codes."""
@@ -30,6 +30,17 @@ class Gumbel(Strict):
     """Use hard codes in the forward pass and relaxed ones in the backward pass."""
     kl: Number = Schedule(schedule="cosine", start=0.0, end=6.6, over=Span(5_000, "steps"))
     """Weight of the divergence to the uniform prior, as the paper counts it (its beta)."""
+
+    def findings(self) -> Iterator[Finding]:
+        """A relaxation has a temperature above 0."""
+        if isinstance(self.temperature, Schedule):
+            for key, value in (("from", self.temperature.start), ("to", self.temperature.end)):
+                if value == 0:
+                    yield Finding(
+                        ("temperature", key),
+                        "a relaxation of temperature 0 has no gradient",
+                        "Choose a number above 0: the paper ends at 0.0625.",
+                    )
 
 
 class AverageUpdate(Strict):

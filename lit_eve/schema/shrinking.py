@@ -1,10 +1,193 @@
-"""Any experiment, small enough for a CPU and a minute."""
+"""Any experiment, small enough for a CPU and a minute: `--tiny`.
+
+The same file shrunk, not another one: every stage, part, loss and type stays, so what breaks here
+would have broken there. What would have to be downloaded is replaced by something built in.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from lit_eve.schema.checks import num_steps
+from lit_eve.schema.datasets import SCENE_KINDS, Scenes
 from lit_eve.schema.experiment import Experiment
+from lit_eve.schema.units import Span
+
+STEPS = 6
+"""Optimizer steps of a stage."""
+BATCH = 8
+WIDTH = 32
+HEADS = 4
+DEPTH = 2
+CODES = 64
+LARGEST_CELL = 32
+
+Plain = dict[str, Any]
 
 
-def shrink(experiment: Experiment) -> Experiment:
-    """The same experiment, small."""
-    return experiment
+def shrink(experiment: Experiment) -> Plain:
+    """The experiment as plain keys and values, small; a pure function, and its own fixed point."""
+    plain: Plain = experiment.model_dump(by_alias=True)
+    longest = max((num_steps(stage) or 0 for stage in experiment.stages.values()), default=0)
+    for name, stage in experiment.stages.items():
+        plain["stages"][name] = _scheduled(plain["stages"][name], num_steps(stage) or 0)
+    plain = _scheduled(plain, longest)
+    plain["name"] = experiment.name.removesuffix("-tiny") + "-tiny"
+    model = plain["model"]
+    shrink_model = _tokenizer if model["type"] == "tokenizer" else _encoder_free
+    cell = shrink_model(model)
+    plain["datasets"] = {
+        name: _scenes(dataset, cell) for name, dataset in experiment.datasets.items()
+    }
+    for stage in plain["stages"].values():
+        _stage(stage, plain["datasets"])
+    _surroundings(plain)
+    return plain
+
+
+def _scheduled(value: Any, steps: int) -> Any:
+    """The same with every span in steps as the share it is of a stage of `steps`."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _share(Span.parse(item), steps)
+        if key in ("over", "warmup") and isinstance(item, str)
+        else _scheduled(item, steps)
+        for key, item in value.items()
+    }
+
+
+def _share(span: Span, steps: int) -> str:
+    if span.unit == "share":
+        return str(span)
+    share = min(1.0, span.amount / steps) if steps else 1.0
+    return f"{100 * share:.3g}%"
+
+
+def _encoder_free(model: Plain) -> int:
+    """Shrink a vision-language model in place; gives the side of its cells."""
+    embedding = model["patch_embedding"]
+    pool = min(embedding.get("pool", 1), 4)
+    if embedding["patch"] * pool > LARGEST_CELL:
+        embedding["patch"] = LARGEST_CELL // 2 // pool
+    cell = int(embedding["patch"] * pool)
+    smaller = {"pool": pool, "width": WIDTH, "heads": HEADS}
+    embedding |= {key: value for key, value in smaller.items() if key in embedding}
+    model["language_model"] = {
+        "type": "llama",
+        "width": 2 * WIDTH,
+        "depth": DEPTH,
+        "heads": HEADS,
+        "tie_embeddings": model["language_model"].get("tie_embeddings", True),
+    }
+    model["text"] = {"type": "bytes"}
+    model["images"]["size"] = _size(model["images"]["size"], cell)
+    if model["patch_alignment"]:
+        every = min(model["patch_alignment"]["every"], DEPTH)
+        model["patch_alignment"] = {"width": WIDTH, "heads": HEADS, "every": every}
+    if model["teacher"]:
+        model["teacher"] = {
+            "type": "random",
+            "width": WIDTH,
+            "depth": DEPTH,
+            "heads": HEADS,
+            "patch": 8,
+            "image": 32,
+        }
+    return cell
+
+
+def _tokenizer(model: Plain) -> int:
+    """Shrink an image tokenizer in place; gives the side of its cells."""
+    encoder = model["encoder"]
+    encoder |= {"width": WIDTH, "blocks": 1}
+    cell = 8
+    if encoder["type"] == "convolutional":
+        encoder["multipliers"] = [min(factor, 2) for factor in encoder["multipliers"][:4]]
+        cell = 2 ** (len(encoder["multipliers"]) - 1)
+    _quantizer(model["quantizer"])
+    model["images"]["size"] = _size(model["images"]["size"], cell)
+    if "scales" in model["quantizer"]:
+        side = model["images"]["size"].get("edge", _sides(cell)[1]) // cell
+        steps = [1 << power for power in range(side.bit_length() - 1) if 1 << power < side]
+        model["quantizer"]["scales"] = [[n, n] for n in (*steps, side)]
+    return cell
+
+
+def _quantizer(quantizer: Plain) -> None:
+    limits = {"codes": CODES, "bits": 6, "width": WIDTH, "depth": 2, "convolutions": 2}
+    for key, limit in limits.items():
+        if key in quantizer:
+            quantizer[key] = min(quantizer[key], limit)
+    if "quantizer" in quantizer:
+        _quantizer(quantizer["quantizer"])
+
+
+def _size(size: Plain, cell: int) -> Plain:
+    """The same policy for small pictures."""
+    return {key: value if key == "type" else _sides(cell)[1] for key, value in size.items()}
+
+
+def _sides(cell: int) -> tuple[int, int]:
+    """Smallest and largest side of a canvas: whole cells, few of them, room for a digit."""
+    low = -(-16 // cell) * cell
+    return low, max(low, min(64, 8 * cell) // cell * cell)
+
+
+def _scenes(dataset: object, cell: int) -> Plain:
+    """A few scenes in place of any dataset."""
+    kinds: Mapping[str, float] = dict.fromkeys(SCENE_KINDS, 1.0)
+    seed = 0
+    if isinstance(dataset, Scenes):
+        kinds, seed = dataset.kinds, dataset.seed
+    return {
+        "type": "scenes",
+        "train": 64,
+        "val": 16,
+        "test": 16,
+        "cell": cell,
+        "sides": list(_sides(cell)),
+        "digits": [1, 2],
+        "kinds": dict(kinds),
+        "seed": seed,
+    }
+
+
+def _stage(stage: Plain, datasets: Plain) -> None:
+    stage["for"] = f"{STEPS} steps"
+    stage["batch"] = BATCH
+    stage["precision"] = "float32"
+    if "tokens_per_row" in stage:
+        stage["tokens_per_row"] = 512
+    data: dict[str, float] = {}
+    for entry, weight in stage["data"].items():
+        name, _, subset = entry.partition(".")
+        known = Scenes.model_validate(datasets[name]).subsets
+        kept = entry if subset in known else name
+        data[kept] = data.get(kept, 0.0) + weight
+    stage["data"] = data
+    stage["train"] = _whole_parts(stage["train"])
+
+
+def _whole_parts(train: Plain) -> Plain:
+    """Parts by their first name: what lies deeper may not exist in a small model."""
+    parts: Plain = {}
+    for name, rate in sorted(train.items(), key=lambda item: item[0].count(".")):
+        parts.setdefault(name.partition(".")[0], rate)
+    for rate in parts.values():
+        if isinstance(rate, dict) and rate.get("thaw"):
+            rate["thaw"] = min(rate["thaw"], STEPS // 3)
+    return parts
+
+
+def _surroundings(plain: Plain) -> None:
+    evaluate, tracking = plain["evaluate"], plain["tracking"]
+    evaluate["every"] = STEPS // 2
+    for key, limit in {"answers": 4, "questions": 4, "images": 4}.items():
+        if key in evaluate:
+            evaluate[key] = min(evaluate[key], limit)
+    plain["checkpoint"]["every"] = STEPS // 2
+    plain["hardware"] = {"accelerator": "cpu", "devices": 1, "workers": 0}
+    if not tracking.get("uri", "sqlite:///").startswith("sqlite:///"):
+        del tracking["uri"]

@@ -63,6 +63,8 @@ class AdamW(Strict):
 class Stage(Strict):
     """One training: its data, its length, and what learns."""
 
+    task: str
+    """What is trained for."""
     data: Entries[PositiveReal] = Field(min_length=1)
     """Datasets, or `dataset.subset`, and their weights in the mixture."""
     budget: Budget = written_as("for")

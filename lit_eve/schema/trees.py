@@ -230,6 +230,16 @@ def parse(text: str, file: str, path: Path = (), placed: bool = True) -> Node:
     return tree
 
 
+def planted(value: Any, place: Node) -> Node:
+    """A plain value as a tree, all of it written where `place` is."""
+    match value:
+        case dict():
+            return replace(place, value={key: planted(item, place) for key, item in value.items()})
+        case list():
+            return replace(place, value=[planted(item, place) for item in value])
+    return replace(place, value=value)
+
+
 def _hint(what: str) -> str:
     if "'\\t'" in what:
         return "Indent with spaces, not with tabs."

@@ -205,7 +205,7 @@ class Span(Written):
 
 CountText = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=_COUNT_PATTERN + "$")]
 StepsText = (
-    Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=_COUNT_PATTERN + "( steps?)?$")]
+    Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=_COUNT_PATTERN + "( steps?)?$")]
 )
 
 Count = Annotated[int, Field(ge=0), BeforeValidator(parse_count, json_schema_input_type=CountText)]
@@ -215,6 +215,11 @@ PositiveCount = Annotated[
     int, Field(gt=0), BeforeValidator(parse_count, json_schema_input_type=CountText)
 ]
 """A number of things above 0: `128`, `16k`."""
+
+StepsFromZero = Annotated[
+    int, Field(ge=0), BeforeValidator(parse_steps, json_schema_input_type=StepsText)
+]
+"""A number of optimizer steps, which may be none: `0`, `200`, `1k steps`."""
 
 Steps = Annotated[int, Field(gt=0), BeforeValidator(parse_steps, json_schema_input_type=StepsText)]
 """Optimizer steps above 0: `200`, `200 steps`, `1k steps`."""
