@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from lit_eve.losses.alignment import Distance, alignment_loss
 from lit_eve.losses.next_token import LossSum, next_token_loss
 from lit_eve.models.language_model import LanguageModel
+from lit_eve.models.patch_alignment import PatchAlignment
 from lit_eve.models.patch_embedding import PatchEmbedding
 from lit_eve.models.splice import splice
+from lit_eve.models.teacher import TeacherFeatures
 from lit_eve_data.batches import PackedBatch
 
 
@@ -43,7 +46,7 @@ class EncoderFreeVLM(nn.Module):
         self,
         language_model: LanguageModel,
         patch_embedding: PatchEmbedding,
-        patch_alignment: nn.Module | None = None,
+        patch_alignment: PatchAlignment | None = None,
     ) -> None:
         super().__init__()
         if patch_embedding.out_width != language_model.width:
@@ -88,3 +91,32 @@ class EncoderFreeVLM(nn.Module):
         return next_token_loss(
             output.hidden, model.head_weight, batch.labels, batch.position_ids, model.head_bias
         )
+
+    def alignment_loss(
+        self,
+        batch: PackedBatch,
+        output: Output,
+        teacher: TeacherFeatures,
+        distance: Distance = "cosine",
+    ) -> LossSum:
+        """Distance of the hidden states at image positions to a teacher's features.
+
+        Args:
+            batch: packed rows and their images.
+            output: of `forward` with `layers=model.patch_alignment.layers`.
+            teacher: what the teacher sees in the same images.
+            distance: see `alignment_loss`.
+
+        Returns:
+            `total` over images and their `count`.
+
+        Raises:
+            ValueError: if the model was built without a patch alignment.
+        """
+        if self.patch_alignment is None:
+            raise ValueError(
+                "this model has no patch alignment, so its hidden states cannot be compared with "
+                "a teacher's. Add model.patch_alignment, or train for the next token only."
+            )
+        features = self.patch_alignment(output.layer_states, batch, teacher.grids)
+        return alignment_loss(features, teacher.features, teacher.grids, distance)

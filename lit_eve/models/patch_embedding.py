@@ -6,7 +6,7 @@ P patch side, D width of the embedding, E width of the language model, V visual 
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +16,24 @@ from lit_eve.models.attention_pooling import ImageAttention, WindowAttention
 from lit_eve_data.batches import ImageLayout, PackedImages
 
 
-class PatchEmbedding(Protocol):
-    """What a patch embedding offers to the model, the data and the plan."""
+class PatchEmbedding(nn.Module, ABC):
+    """What every patch embedding offers to the model, the data and the plan."""
 
     layout: ImageLayout
+    """How an image becomes visual tokens."""
     out_width: int
+    """E, the width of a visual token."""
 
-    def __call__(self, images: PackedImages) -> Tensor:
+    @abstractmethod
+    def forward(self, images: PackedImages) -> Tensor:
         """Visual tokens of all images, (V, E), in the order of `images.visual_source`."""
 
+    @abstractmethod
     def flops(self, rows: int, columns: int) -> int:
         """Forward arithmetic of the published algorithm for one image, 2 per multiply-add."""
 
 
-class EvePatchEmbedding(nn.Module):
+class EvePatchEmbedding(PatchEmbedding):
     """EVE's patch embedding layer: patches, local attention, content-dependent `<CLS>`, `<SPL>`.
 
     Args:
@@ -97,7 +101,7 @@ class EvePatchEmbedding(nn.Module):
         return 2 * (convolution + local + pooled + network)
 
 
-class EveV2PatchEmbedding(nn.Module):
+class EveV2PatchEmbedding(PatchEmbedding):
     """EVE v2's patch embedding layer: convolution, GELU, convolution; learnt `<CLS>` and `<SPL>`.
 
     Args:
@@ -146,7 +150,7 @@ class EveV2PatchEmbedding(nn.Module):
         )
 
 
-class LinearPatchEmbedding(nn.Module):
+class LinearPatchEmbedding(PatchEmbedding):
     """Fuyu's patch embedding: one linear layer, and a learnt token at the end of every row.
 
     Args:

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from lit_eve.losses.alignment import alignment_loss
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.language_model import LanguageModel
+from lit_eve.models.patch_alignment import PatchAlignment
 from lit_eve.models.patch_embedding import EvePatchEmbedding
+from lit_eve.models.teacher import TeacherFeatures
 from lit_eve_data.batches import IGNORE
 from tests.models.eve_plain import eve_tokens
 from tests.models.packed import Sample, pack
@@ -111,7 +114,26 @@ def test_widths_that_do_not_meet_are_refused() -> None:
         EncoderFreeVLM(decoder, EvePatchEmbedding(4, 2, 8, 12, heads=2))
 
 
-def test_an_alignment_is_a_part_too() -> None:
+def test_alignment_compares_the_decoder_with_a_teacher_on_the_same_images() -> None:
     parts = tiny()
-    model = EncoderFreeVLM(parts.language_model, parts.patch_embedding, nn.Linear(2, 2))
+    alignment = PatchAlignment(16, depth=2, width=8, teacher_width=6, heads=2, every=1)
+    model = EncoderFreeVLM(parts.language_model, parts.patch_embedding, alignment)
     assert "patch_alignment" in dict(model.named_children())
+    batch = pack([samples()], parts.patch_embedding.layout, slots=32)
+    output = model(batch, alignment.layers)
+    grids = ((1, 2), (2, 1), (1, 1))
+    teacher = TeacherFeatures(torch.randn(5, 6), grids)
+    loss = model.alignment_loss(batch, output, teacher)
+    features = alignment(output.layer_states, batch, grids)
+    assert loss.count.item() == 3
+    assert torch.equal(loss.total, alignment_loss(features, teacher.features, grids).total)
+    gradients = torch.autograd.grad(loss.mean(), list(model.patch_embedding.parameters()))
+    assert all(gradient.any() for gradient in gradients)
+
+
+def test_aligning_without_a_patch_alignment_is_refused() -> None:
+    model = tiny()
+    batch = pack([samples()], model.patch_embedding.layout, slots=32)
+    teacher = TeacherFeatures(torch.zeros(0, 6), ())
+    with pytest.raises(ValueError, match=r"Add model\.patch_alignment"):
+        model.alignment_loss(batch, model(batch), teacher)

@@ -98,10 +98,10 @@ def test_settings_published_with_a_model_do_not_change_answers() -> None:
 def test_every_part_returns_to_its_mode() -> None:
     model = tiny()
     model.train()
-    model.patch_embedding.eval()  # type: ignore[attr-defined]
+    model.patch_embedding.eval()
     answers(model, [PROMPTS[:1]], Sampling(1, END))
     assert model.training
-    assert not model.get_submodule("patch_embedding").training
+    assert not model.patch_embedding.training
 
 
 def test_no_prompt_gives_no_answer() -> None:
