@@ -138,19 +138,21 @@ class Spool:
         """Record the run's description; the first lines are what the run list shows."""
         self._append({"k": "note", "v": markdown})
 
-    def status(self, status: Status, state: str | None = None) -> None:
+    def status(self, status: Status, state: str | None = None, at: float | None = None) -> None:
         """Record where the run stands.
 
         Args:
             status: one of MLflow's words; KILLED means that somebody stopped the run on purpose.
             state: a finer word for the tag `lit_eve.state`, by default the status in lower case.
+            at: when it came to that, in seconds since 1970; by default now.
 
         Raises:
             ValueError: if `status` is not one of MLflow's words.
         """
         if status not in get_args(Status):
             raise ValueError(f"status {status!r} is none of {', '.join(get_args(Status))}.")
-        self._append({"k": "status", "v": status})
+        event = {"k": "status", "v": status}
+        self._append(event if at is None else {**event, "t": int(at * 1000)})
         self.tags({STATE_TAG: state or status.lower()})
 
     def image(self, key: str, step: int, path: Path) -> None:
@@ -240,7 +242,7 @@ class Spool:
     def _append(self, event: Event) -> None:
         if self._owner != os.getpid() or self._descriptor < 0:
             return
-        event["t"] = int(time.time() * 1000)
+        event.setdefault("t", int(time.time() * 1000))
         line = (self._encode(event) + "\n").encode()
         if self._torn:
             line = b"\n" + line
