@@ -122,7 +122,7 @@ def _checkpoint_type() -> type[Callback]:
 
 
 def fit(
-    task: Task,
+    task: LightningModule,
     callbacks: list[Callback],
     resume: Path | None = None,
     validate: bool = False,
