@@ -45,6 +45,7 @@ def check(draft: Draft) -> Iterator[Finding]:
 
 def _with_model(model: Model, draft: Draft) -> Iterator[Finding]:
     yield from _sizes(model, draft)
+    yield from _decoder_switches(model, draft)
     for name, stage in draft.stages.items():
         path = ("stages", name)
         yield from _parts(path, stage, model)
@@ -163,6 +164,18 @@ def _precision(path: Path, stage: Stage, draft: Draft) -> Iterator[Finding]:
             "Write float32 or bf16.",
             (("hardware", "accelerator"),),
         )
+
+
+def _decoder_switches(model: Model, draft: Draft) -> Iterator[Finding]:
+    """What is done to a decoder is done only where there is one."""
+    hardware = draft.fields.get("hardware")
+    for key in ("compile", "activation_checkpointing"):
+        if not isinstance(model, EncoderFree) and getattr(hardware, key, False):
+            yield Finding(
+                ("hardware", key),
+                "an image tokenizer has no decoder blocks that this could work on",
+                "Take it out.",
+            )
 
 
 def _parts(path: Path, stage: Stage, model: Model) -> Iterator[Finding]:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lit_eve.schema.base import Finding, Fraction, FromList, Positive, PositiveReal, Strict
+from lit_eve.schema.base import (
+    Finding,
+    Fraction,
+    FromList,
+    NonNegativeReal,
+    Positive,
+    PositiveReal,
+    Strict,
+)
 from lit_eve.schema.schedules import Number, PositiveNumber, Schedule
 from lit_eve.schema.units import Span
 
-Weight = Annotated[float, Field(ge=0)]
+Distance = Literal["euclidean", "cosine"]
+Start = Literal["random", "kmeans"]
+Scale = FromList[tuple[Positive, Positive]]
 
 
 class Gumbel(Strict):
     """A relaxed categorical codebook (DALL-E's dVAE)."""
 
     type: Literal["gumbel"]
-    codes: Positive = 8192
+    codes: Annotated[int, Field(ge=2)] = 8192
     """Number of codes."""
     width: Positive = 128
     """Numbers a code stands for: what the decoder reads."""
@@ -66,19 +77,19 @@ class Vector(Strict):
     """Nearest-code quantization (VQ-VAE)."""
 
     type: Literal["vq"]
-    codes: Positive = 8192
+    codes: Annotated[int, Field(ge=2)] = 8192
     """Number of codes."""
     width: Positive = 256
     """Numbers of a code."""
-    distance: Literal["euclidean", "cosine"] = "euclidean"
+    distance: Distance = "euclidean"
     """What nearest means."""
     update: Update = AverageUpdate(type="ema")
     """How codes learn: `ema` or `loss`."""
     gradient: Literal["straight_through", "rotation"] = "straight_through"
     """How the gradient passes the choice of a code (rotation: arXiv:2410.06424)."""
-    initial: Literal["random", "kmeans"] = "kmeans"
+    initial: Start = "kmeans"
     """Where codes start: at random, or at the clusters of the first batch."""
-    commitment: Weight = 0.25
+    commitment: NonNegativeReal = 0.25
     """Weight of the loss that keeps latents near their codes."""
     revive: Fraction = 0.03
     """A code used less than this share of its fair use is moved to a latent; 0: never."""
@@ -102,54 +113,62 @@ class LookupFree(Strict):
     """Every channel reduced to its sign (LFQ): two to the power of `bits` codes."""
 
     type: Literal["lfq"]
-    bits: Annotated[int, Field(ge=1, le=30)] = 18
+    bits: Annotated[int, Field(ge=1, le=24)] = 18
     """Channels, and so bits of a code."""
-    entropy: Weight = 0.1
+    entropy: NonNegativeReal = 0.1
     """Weight of the entropy loss: every token sure, all tokens together diverse."""
-    diversity: Weight = 1.0
+    diversity: NonNegativeReal = 1.0
     """Weight of the diversity inside the entropy loss."""
-    commitment: Weight = 0.25
+    inverse_temperature: PositiveReal = 100.0
+    """Sharpness of the probabilities that the entropy is taken of."""
+    commitment: NonNegativeReal = 0.25
     """Weight of the loss that keeps latents near their codes."""
 
 
 class Residual(Strict):
-    """Several quantizers one after another, each for what the one before left over."""
+    """Several quantizers one after another, each for what the ones before left over."""
 
     type: Literal["residual"]
     quantizer: Annotated[Vector | FiniteScalar | LookupFree, Field(discriminator="type")]
     """The quantizer that is stacked: vq, fsq or lfq."""
     depth: Annotated[int, Field(ge=2)] = 4
     """How many of them."""
-    shared: bool = False
-    """Use one codebook at every depth."""
-
-    def findings(self) -> Iterator[Finding]:
-        """Only a codebook can be shared."""
-        if self.shared and not isinstance(self.quantizer, Vector):
-            yield Finding(
-                ("shared",),
-                f"{self.quantizer.type} has no codebook that could be shared",
-                "Take `shared` out, or stack vq.",
-                (("quantizer",),),
-            )
 
 
 class MultiScale(Strict):
-    """Residual quantization from coarse grids to the full one, one codebook (VAR)."""
+    """Residual quantization from coarse grids to the full one, with one learned codebook (VAR)."""
 
     type: Literal["multi_scale"]
-    codes: Positive = 4096
+    codes: Annotated[int, Field(ge=2)] = 4096
     """Number of codes."""
     width: Positive = 32
     """Numbers of a code."""
-    scales: Annotated[
-        FromList[tuple[FromList[tuple[Positive, Positive]], ...]], Field(min_length=1)
-    ] = tuple((n, n) for n in (1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
-    """Rows and columns of each grid, coarse to fine; the last is the encoder's own grid."""
-    convolutions: Positive = 4
-    """Smoothing convolutions, each shared by neighbouring scales."""
-    commitment: Weight = 0.25
+    distance: Distance = "euclidean"
+    """What nearest means."""
+    initial: Start = "kmeans"
+    """Where codes start: at random, or at the clusters of the first batch."""
+    revive: Fraction = 0.03
+    """A code used less than this share of its fair use is moved to a latent; 0: never."""
+    scales: Annotated[FromList[tuple[Scale, ...]], Field(min_length=1)] = tuple(
+        (n, n) for n in (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+    )
+    """Rows and columns of each grid, coarse to full; other full grids scale all of them along."""
+    refiners: Positive = 4
+    """Convolutions after enlarging, each shared by neighbouring scales."""
+    refiner_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """How much of the enlarged grid comes through its convolution."""
+    commitment: NonNegativeReal = 0.25
     """Weight of the loss that keeps latents near their codes."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Every grid is larger than the one before."""
+        for index, (before, after) in enumerate(pairwise(self.scales), 1):
+            if after[0] < before[0] or after[1] < before[1] or after == before:
+                yield Finding(
+                    ("scales", index),
+                    f"{list(after)} after {list(before)} is no way from coarse to fine",
+                    "Let rows and columns grow along the list.",
+                )
 
 
 class Gaussian(Strict):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from lit_eve.schema.addresses import Address
-from lit_eve.schema.base import MistakeError, Positive, Strict
+from lit_eve.schema.base import Finding, MistakeError, Positive, Strict
 from lit_eve.schema.units import Count, PositiveCount, Steps, shown
 
 
@@ -32,6 +32,15 @@ class TokenizerEvaluation(Strict):
     """Held-out pictures shown beside their reconstructions."""
 
 
+class Best(Strict):
+    """The checkpoint that scored best is kept as well."""
+
+    metric: Annotated[str, Field(min_length=1)]
+    """Name of the score, such as `val/loss`."""
+    mode: Literal["min", "max"]
+    """Whether a small or a large score is good."""
+
+
 class Checkpoint(Strict):
     """How often a training is saved."""
 
@@ -39,6 +48,8 @@ class Checkpoint(Strict):
     """Steps between two checkpoints."""
     keep: Positive = 2
     """Checkpoints kept of each stage, newest first."""
+    best: Best | None = None
+    """Score by which one more is kept."""
 
 
 def _auto_or_at_least(least: int) -> Callable[[object], object]:
@@ -67,12 +78,69 @@ class Hardware(Strict):
     """Kind of device."""
     devices: AutoPositive = "auto"
     """Devices of one machine."""
+    nodes: Positive = 1
+    """Machines."""
     strategy: Literal["auto", "ddp", "fsdp", "hsdp"] = "auto"
-    """auto: one device, or ddp on several; fsdp and hsdp also split the weights."""
+    """auto: one device, or ddp on several. fsdp shards the weights, hsdp keeps copies of shards."""
+    replicate: Annotated[int, Field(ge=2)] | None = None
+    """Copies under hsdp; one a machine when left out."""
+    offload: bool = False
+    """Keep sharded weights and optimizer state in the memory of the host."""
+    compile: bool = False
+    """Compile the blocks of the decoder: a slow first step, then faster ones."""
+    activation_checkpointing: bool = False
+    """Compute the decoder's activations twice instead of keeping them: less memory, more time."""
     threads: AutoPositive = "auto"
     """CPU threads of one process."""
     workers: AutoNonNegative = "auto"
     """Processes that read data, for each device."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Options that the strategy, or the device, would ignore."""
+        if self.replicate is not None and self.strategy != "hsdp":
+            yield Finding(
+                ("replicate",),
+                f"{self.strategy} keeps no copies of shards",
+                "Write `strategy: hsdp`, or take `replicate` out.",
+                (("strategy",),),
+            )
+        if self.strategy == "hsdp" and self.replicate is None and self.nodes == 1:
+            yield Finding(
+                ("strategy",),
+                "hsdp on one machine would have a single copy of the shards",
+                "Add `replicate: 2`, or write `strategy: fsdp`.",
+                (("replicate",), ("nodes",)),
+            )
+        if self.offload and self.strategy not in ("fsdp", "hsdp"):
+            yield Finding(
+                ("offload",),
+                f"{self.strategy} shards nothing that could be kept elsewhere",
+                "Write `strategy: fsdp`, or take `offload` out.",
+                (("strategy",),),
+            )
+        if self.offload and self.accelerator in ("cpu", "mps"):
+            yield Finding(
+                ("offload",),
+                f"with `accelerator: {self.accelerator}` weights are in the host's memory already",
+                "Take `offload` out.",
+                (("accelerator",),),
+            )
+        yield from self._copies_fit()
+
+    def _copies_fit(self) -> Iterator[Finding]:
+        if self.strategy != "hsdp" or self.devices == "auto":
+            return
+        world, copies = int(self.devices) * self.nodes, self.replicate or self.nodes
+        if world % copies or world == copies:
+            yield Finding(
+                ("replicate",) if self.replicate else ("nodes",),
+                f"{world} devices do not form {copies} copies of at least two shards each",
+                f"Choose a divisor of {world} below it.",
+                (("devices",), ("strategy",)),
+            )
+
+
+_STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
 
 
 class MLflowTracking(Strict):
@@ -80,7 +148,17 @@ class MLflowTracking(Strict):
 
     type: Literal["mlflow"]
     uri: Address = Address("sqlite:///mlflow.db")
-    """Database, folder or server; may refer to the environment: `${oc.env:MLFLOW_TRACKING_URI}`."""
+    """sqlite file, database or server; may refer to the environment: `${oc.env:MLFLOW_URI}`."""
+
+    def findings(self) -> Iterator[Finding]:
+        """MLflow can record there."""
+        scheme = self.uri.partition(":")[0].partition("+")[0]
+        if scheme not in _STORES and not self.uri.startswith("${"):
+            yield Finding(
+                ("uri",),
+                f"{self.uri!r} is no place that MLflow records in",
+                "Write `sqlite:///mlflow.db`, or the address of a server: `http://...`.",
+            )
 
 
 class NoTracking(Strict):

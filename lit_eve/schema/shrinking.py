@@ -104,19 +104,17 @@ def _tokenizer(model: Plain) -> int:
     encoder |= {"width": WIDTH, "blocks": 1}
     cell = 8
     if encoder["type"] == "convolutional":
-        encoder["multipliers"] = [min(factor, 2) for factor in encoder["multipliers"][:4]]
-        cell = 2 ** (len(encoder["multipliers"]) - 1)
+        levels = min(4, len(encoder["multipliers"]))
+        encoder["multipliers"] = [min(factor, 2) for factor in encoder["multipliers"][:levels]]
+        encoder["attention"] = sorted({min(level, levels - 1) for level in encoder["attention"]})
+        cell = 2 ** (levels - 1)
     _quantizer(model["quantizer"])
     model["images"]["size"] = _size(model["images"]["size"], cell)
-    if "scales" in model["quantizer"]:
-        side = model["images"]["size"].get("edge", _sides(cell)[1]) // cell
-        steps = [1 << power for power in range(side.bit_length() - 1) if 1 << power < side]
-        model["quantizer"]["scales"] = [[n, n] for n in (*steps, side)]
     return cell
 
 
 def _quantizer(quantizer: Plain) -> None:
-    limits = {"codes": CODES, "bits": 6, "width": WIDTH, "depth": 2, "convolutions": 2}
+    limits = {"codes": CODES, "bits": 6, "width": WIDTH, "depth": 2, "refiners": 2}
     for key, limit in limits.items():
         if key in quantizer:
             quantizer[key] = min(quantizer[key], limit)

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from lit_eve.schema.base import Finding, Fraction, FromList, Positive, Strict
+from lit_eve.schema.base import Finding, Fraction, FromList, NonNegative, Positive, Strict
 from lit_eve.schema.images import Native, Size
 from lit_eve.schema.quantizers import Quantizer
 
@@ -33,14 +33,25 @@ class ConvolutionalEncoder(Strict):
     type: Literal["convolutional"]
     width: Positive = 128
     """Channels of the first level."""
-    multipliers: Annotated[FromList[tuple[Positive, ...]], Field(min_length=1)] = (1, 2, 2, 4)
+    multipliers: Annotated[FromList[tuple[Positive, ...]], Field(min_length=1)] = (1, 1, 2, 2, 4)
     """Channels of each level, as multiples of `width`; one level halves nothing."""
     blocks: Positive = 2
     """Residual blocks of each level."""
     norm: Literal["group", "none"] = "group"
     """Normalisation inside the blocks."""
-    attention: bool = False
-    """Self-attention at the smallest grid."""
+    attention: FromList[tuple[NonNegative, ...]] = ()
+    """Levels with self-attention: 0 is the finest."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Attention is at levels there are."""
+        for index, level in enumerate(self.attention):
+            if level >= len(self.multipliers):
+                yield Finding(
+                    ("attention", index),
+                    f"there is no level {level} among {len(self.multipliers)}",
+                    f"Choose from 0 (finest) to {len(self.multipliers) - 1}.",
+                    (("multipliers",),),
+                )
 
     @property
     def stride(self) -> int:
@@ -80,16 +91,3 @@ class ImageTokenizer(Strict):
     def cell(self) -> int:
         """Side in pixels of the square that becomes one code."""
         return self.encoder.stride
-
-    def findings(self) -> Iterator[Finding]:
-        """The last grid of a multi-scale quantizer is the grid of a square image."""
-        if self.quantizer.type == "multi_scale" and self.images.size.type == "square":
-            side = self.images.size.edge // self.cell
-            if self.quantizer.scales[-1] != (side, side):
-                yield Finding(
-                    ("quantizer", "scales"),
-                    f"the last scale is {list(self.quantizer.scales[-1])}, but images of "
-                    f"{self.images.size.edge} px make grids of {side} x {side} codes",
-                    f"End the list with [{side}, {side}].",
-                    (("images", "size"), ("encoder",)),
-                )
