@@ -20,12 +20,12 @@ class LossSum(NamedTuple):
 
     total: Tensor
     """Scalar: sum over the counted things, with its graph."""
-    count: Tensor
+    number: Tensor
     """Scalar int64: how many there were."""
 
     def mean(self) -> Tensor:
         """The average; 0, not NaN, if nothing was counted."""
-        return self.total / self.count.clamp(min=1)
+        return self.total / self.number.clamp(min=1)
 
 
 def next_token_loss(

@@ -84,7 +84,7 @@ class EncoderFreeVLM(nn.Module):
             output: what `forward` made of the batch, if that has run already.
 
         Returns:
-            `total` and `count`.
+            `total` and `number`.
         """
         output = output or self(batch)
         model = self.language_model
@@ -108,7 +108,7 @@ class EncoderFreeVLM(nn.Module):
             distance: see `alignment_loss`.
 
         Returns:
-            `total` over images and their `count`.
+            `total` over images and their `number`.
 
         Raises:
             ValueError: if the model was built without a patch alignment.

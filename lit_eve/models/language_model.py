@@ -122,7 +122,7 @@ class LanguageModel(nn.Module):
     @property
     def depth(self) -> int:
         """Number of layers; hidden state 0 is the embedding, `depth` the final, normalised one."""
-        return cast(int, self._text_config.num_hidden_layers)
+        return cast(int, self.text_config.num_hidden_layers)
 
     @property
     def vocabulary(self) -> int:
@@ -132,7 +132,7 @@ class LanguageModel(nn.Module):
     @property
     def max_positions(self) -> int:
         """Longest sample the positions are meant for."""
-        return cast(int, self._text_config.max_position_embeddings)
+        return cast(int, self.text_config.max_position_embeddings)
 
     @property
     def head_weight(self) -> Tensor:
@@ -197,7 +197,8 @@ class LanguageModel(nn.Module):
         return cast(nn.Linear, self.model.get_output_embeddings())  # type: ignore[no-untyped-call]
 
     @property
-    def _text_config(self) -> Any:
+    def text_config(self) -> Any:
+        """The decoder's own settings, as Transformers names them."""
         return self.model.config.get_text_config(decoder=True)
 
 

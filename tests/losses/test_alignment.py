@@ -16,7 +16,7 @@ GRIDS = ((1, 2), (1, 1))
 
 def test_each_image_counts_the_same_however_many_cells_it_has() -> None:
     loss = alignment_loss(FEATURES, TEACHER, GRIDS)
-    assert loss.count.item() == 2
+    assert loss.number.item() == 2
     assert loss.mean().item() == pytest.approx(((0 + 1) / 2 + 2) / 2)
 
 

@@ -39,7 +39,7 @@ def test_loss_and_gradients_equal_those_of_all_logits(tokens_a_chunk: int, with_
     loss = next_token_loss(hidden, weight, labels, positions, used, tokens_a_chunk * VOCABULARY)
     wanted = plain(hidden, weight, labels, used)
     torch.testing.assert_close(loss.total, wanted)
-    assert loss.count.item() == (labels != IGNORE).sum().item()
+    assert loss.number.item() == (labels != IGNORE).sum().item()
     got = torch.autograd.grad(2.5 * loss.total, leaves)
     torch.testing.assert_close(list(got), list(torch.autograd.grad(2.5 * wanted, leaves)))
 
@@ -57,7 +57,7 @@ def test_the_first_token_of_a_sample_is_never_predicted_from_its_neighbour() -> 
     labels = torch.randint(VOCABULARY, labels.shape)
     positions = torch.tensor([[0, 1, 2, 0, 1, 0, 0]]).expand(3, 7)
     loss = next_token_loss(hidden, weight, labels, positions)
-    assert loss.count.item() == 3 * 3
+    assert loss.number.item() == 3 * 3
     kept = labels.masked_fill(positions == 0, IGNORE)
     torch.testing.assert_close(loss.total, plain(hidden, weight, kept, None))
 

@@ -64,7 +64,7 @@ def test_loss_and_gradients_of_a_packed_batch_are_the_sums_over_its_samples() ->
     batch = replace(batch, images=images)
     loss = model.next_token_loss(batch)
     wanted = sum((plain_loss(model, s) for s in samples()), torch.zeros(()))
-    assert loss.count.item() == 5
+    assert loss.number.item() == 5
     torch.testing.assert_close(loss.total, wanted, atol=1e-8, rtol=1e-9)
     parameters = list(model.parameters())
     got = torch.autograd.grad(loss.total, parameters)
@@ -125,7 +125,7 @@ def test_alignment_compares_the_decoder_with_a_teacher_on_the_same_images() -> N
     teacher = TeacherFeatures(torch.randn(5, 6), grids)
     loss = model.alignment_loss(batch, output, teacher)
     features = alignment(output.layer_states, batch, grids)
-    assert loss.count.item() == 3
+    assert loss.number.item() == 3
     assert torch.equal(loss.total, alignment_loss(features, teacher.features, grids).total)
     gradients = torch.autograd.grad(loss.mean(), list(model.patch_embedding.parameters()))
     assert all(gradient.any() for gradient in gradients)

@@ -1,0 +1,133 @@
+"""Arithmetic of a model, counted from its shape: works on the meta device, takes no time.
+
+All figures are floating-point operations, 2 per multiply-add. Counted are the products with
+weight matrices and those inside attention; norms, activations and sums are not: they are limited
+by memory, not by arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from lit_eve.models.encoder_free import EncoderFreeVLM
+from lit_eve.models.language_model import LanguageModel
+from lit_eve.models.patch_embedding import PatchEmbedding
+from lit_eve.models.teacher import Teacher
+
+Grids = Sequence[tuple[int, int]]
+"""(rows, columns) of visual tokens of every image."""
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Forward arithmetic of one sample, by where it is spent."""
+
+    vision: int
+    """Pixels to visual tokens, by the published algorithm of the patch embedding."""
+    layers: int
+    """Products with the decoder's weights: 2 x parameters x tokens."""
+    attention: int
+    """Scores and weighted sums: every token with itself and all before it in its sample."""
+    head: int
+    """Logits, of supervised tokens only."""
+
+    @property
+    def total(self) -> int:
+        """Everything."""
+        return self.vision + self.layers + self.attention + self.head
+
+
+def forward_flops(model: EncoderFreeVLM, tokens: int, supervised: int, grids: Grids = ()) -> Flops:
+    """Forward arithmetic of one sample.
+
+    Args:
+        model: on any device, also meta.
+        tokens: of the sample, visual ones included.
+        supervised: how many of them the loss looks at.
+        grids: the sample's images.
+    """
+    decoder = model.language_model
+    return Flops(
+        vision=vision_flops(model.patch_embedding, grids),
+        layers=2 * _decoder_matrices(decoder) * tokens,
+        attention=_attention_width(decoder) * decoder.depth * 2 * tokens * (tokens + 1),
+        head=2 * decoder.head_weight.numel() * supervised,
+    )
+
+
+def vision_flops(embedding: PatchEmbedding, grids: Grids) -> int:
+    """Forward arithmetic from pixels to visual tokens."""
+    return sum(embedding.flops(rows, columns) for rows, columns in grids)
+
+
+def training_flops(model: EncoderFreeVLM, forward: Flops, recompute: bool = False) -> int:
+    """Arithmetic of a training step on one sample, given what is frozen.
+
+    A product y = W x costs its forward pass once more for the gradient by x, where anything below
+    it learns, and once more for the gradient by W, where W learns: three times for what is
+    trained, twice for frozen layers over a trained patch embedding, once for the rest. Attention
+    has no weights of its own: three times, or once if no gradient passes.
+
+    Args:
+        model: with `requires_grad` as in the stage.
+        forward: of the sample.
+        recompute: whether the decoder's layers are computed a second time in the backward pass.
+    """
+    decoder = model.language_model
+    through = _learns(model.patch_embedding) or _learns(decoder)
+    trained = _decoder_matrices(decoder, trained_only=True) / _decoder_matrices(decoder)
+    again = int(recompute and through)
+    layers = forward.layers * (1 + through + trained + again)
+    attention = forward.attention * (1 + 2 * through + again)
+    head = forward.head * (1 + through + decoder.head_weight.requires_grad)
+    vision = forward.vision * (3 if _learns(model.patch_embedding) else 1)
+    return round(vision + layers + attention + head)
+
+
+def alignment_flops(model: EncoderFreeVLM, cells: int) -> int:
+    """Forward arithmetic of the patch alignment for one image of `cells` teacher cells."""
+    alignment = model.patch_alignment
+    return 0 if alignment is None else 2 * _matrices(alignment) * cells
+
+
+def teacher_flops(teacher: Teacher) -> int:
+    """Forward arithmetic of a teacher for one image: always one square of its own size."""
+    config = teacher.model.config
+    cells = (teacher.side // teacher.patch) ** 2
+    matrices = 2 * _matrices(teacher.model) * cells
+    attention: int = 4 * cells**2 * config.hidden_size * config.num_hidden_layers
+    return matrices + attention
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _matrices(module: nn.Module) -> int:
+    """Numbers in the weights of linear layers and convolutions."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return sum(layer.weight.numel() for layer in layers)
+
+
+def _decoder_matrices(decoder: LanguageModel, trained_only: bool = False) -> int:
+    """Numbers in the weight matrices of the decoder's layers, without embedding and head."""
+    head = decoder.head_weight
+    tables = {id(head), id(decoder.model.get_input_embeddings().weight)}
+    return sum(
+        weight.numel()
+        for weight in decoder.parameters()
+        if weight.ndim > 1
+        and id(weight) not in tables
+        and (weight.requires_grad or not trained_only)
+    )
+
+
+def _attention_width(decoder: LanguageModel) -> int:
+    """Width of all query heads together."""
+    config = decoder.text_config
+    heads: int = config.num_attention_heads
+    head_dim: int = getattr(config, "head_dim", None) or decoder.width // heads
+    return heads * head_dim
