@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -144,3 +145,22 @@ def weights(task: LightningModule) -> dict[str, Tensor]:
 
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Record(Logger):
+    """Keeps what is logged under names that start with one of `prefixes`."""
+
+    name = version = "record"
+
+    def __init__(self, *prefixes: str) -> None:
+        super().__init__()
+        self.prefixes = prefixes
+        self.lines: list[tuple[int | None, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        kept = {key: value for key, value in metrics.items() if key.startswith(self.prefixes)}
+        if kept:
+            self.lines.append((step, kept))
+
+    def log_hyperparams(self, params: Any, *arguments: Any, **options: Any) -> None:
+        pass

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
-from tiny_training import Task, fit, trainer
+from tiny_training import Record, Task, fit, trainer
 from torch import Tensor, nn
 
 from lit_eve_callbacks import step_watch
@@ -84,24 +83,8 @@ class SlowTask(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-class Record(Logger):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[tuple[int | None, dict[str, float]]] = []
-
-    name = version = "record"
-
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        kept = {key: value for key, value in metrics.items() if key.startswith("perf/")}
-        if kept:
-            self.lines.append((step, kept))
-
-    def log_hyperparams(self, *arguments: Any) -> None:
-        pass
-
-
 def watch(clock: Clock, watch: StepWatch, *more: Callback, **options: Any) -> Record:
-    record = Record()
+    record = Record("perf/")
     loader = SlowLoader(clock)
     options = {"max_steps": 10, "logger": record, "log_every_n_steps": 1} | options
     with pytest.MonkeyPatch.context() as patch:
