@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class _FoldedAttention(nn.Module):
@@ -106,13 +107,14 @@ def segment_softmax(scores: Tensor, segment: Tensor, num_segments: int) -> Tenso
         num_segments: I.
 
     Returns:
-        (M, H): sums to 1 over the rows of a segment, separately for each column.
+        (M, H), in float32 at least: sums to 1 over the rows of a segment, column by column.
     """
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     index = segment[:, None].expand_as(scores)  # (M, H)
     lowest = scores.new_full((num_segments, scores.shape[1]), -torch.inf)
     highest = lowest.scatter_reduce(0, index, scores.detach(), "amax")  # (I, H)
     grown = (scores - highest.gather(0, index)).exp()  # (M, H)
-    total = grown.new_zeros(lowest.shape).scatter_add(0, index, grown)  # (I, H)
+    total = torch.zeros_like(highest).scatter_add(0, index, grown)  # (I, H)
     return grown / total.gather(0, index)
 
 
@@ -124,12 +126,23 @@ def segment_weighted_sum(
     Args:
         weights: (M, H).
         values: (M, D).
-        segment: segment of each row, (M,) int64.
+        segment: segment of each row, (M,) int64, non-decreasing.
         num_segments: I.
 
     Returns:
         (H, I, D).
     """
-    shares = weights[:, :, None] * values[:, None, :]  # (M, H, D)
-    total = shares.new_zeros(num_segments, *shares.shape[1:])  # (I, H, D)
-    return total.index_add(0, segment, shares).transpose(0, 1)  # (H, I, D)
+    num_rows, num_columns = weights.shape
+    segments = torch.arange(num_segments, device=segment.device)
+    starts = torch.searchsorted(segment, segments)  # (I,)
+    column = torch.arange(num_columns, device=segment.device)[:, None]  # (H, 1)
+    rows = torch.arange(num_rows, device=segment.device).repeat(num_columns)  # (H * M,)
+    # A bag is one segment seen by one column. Nothing of size M x H x D is ever made.
+    sums = F.embedding_bag(
+        rows,
+        values,
+        (starts + num_rows * column).flatten(),  # (H * I,)
+        mode="sum",
+        per_sample_weights=weights.T.flatten().to(values.dtype),
+    )
+    return sums.view(num_columns, num_segments, values.shape[1])  # (H, I, D)
