@@ -13,6 +13,7 @@ from typing import Any, Protocol, overload
 import torch
 from torch import Tensor, nn
 
+from lit_eve.models.tokenizers.discriminator import PatchDiscriminator
 from lit_eve.models.tokenizers.gumbel import GumbelQuantizer
 from lit_eve.models.tokenizers.pixels import PixelSpace, check_pixels
 from lit_eve.models.tokenizers.quantizer import Grid, Quantized, Quantizer
@@ -27,6 +28,14 @@ class Coder(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H / S, W / S), or the other way round."""
+
+
+class Decoder(Coder, Protocol):
+    """A decoder, which says where its outputs come from."""
+
+    @property
+    def last_weight(self) -> nn.Parameter:
+        """The weight that everything in the image goes through last."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +57,23 @@ class ImageTokenizer(nn.Module):
         quantizer: latent to codes.
         decoder: quantized latent to outputs.
         pixels: what encoder and decoder mean by their numbers.
+        discriminator: only for training with an adversarial loss; it is no part of the tokenizer
+            that is used and exported.
 
     Raises:
         ValueError: if the parts do not fit each other.
     """
 
     encoder: Coder
-    decoder: Coder
+    decoder: Decoder
 
     def __init__(
-        self, encoder: Coder, quantizer: Quantizer, decoder: Coder, pixels: PixelSpace
+        self,
+        encoder: Coder,
+        quantizer: Quantizer,
+        decoder: Decoder,
+        pixels: PixelSpace,
+        discriminator: PatchDiscriminator | None = None,
     ) -> None:
         super().__init__()
         _check_fit("encoder.out_channels", encoder.out_channels, quantizer.in_channels)
@@ -68,6 +84,12 @@ class ImageTokenizer(nn.Module):
         self.quantizer = quantizer
         self.decoder = decoder
         self.pixels = pixels
+        self.discriminator = discriminator
+
+    @property
+    def relaxes(self) -> bool:
+        """Whether training mixes codes, so that relaxed and hard reconstructions differ."""
+        return isinstance(self.quantizer, GumbelQuantizer)
 
     @property
     def stride(self) -> int:

@@ -110,7 +110,8 @@ def code_entropies(odds: Tensor) -> tuple[Tensor, Tensor]:
     half = odds.shape[1] // 2
     high, low = _joint(on[:, :half], off[:, :half]), _joint(on[:, half:], off[:, half:])
     mean = mean_over_ranks(high.T @ low / len(odds))  # (2^half, 2^(D - half))
-    return token, torch.special.entr(mean).sum()
+    # Not torch's `entr`: its gradient at 0, where many codes end up, is infinite.
+    return token, -(mean * mean.clamp(min=torch.finfo(mean.dtype).tiny).log()).sum()
 
 
 def _joint(on: Tensor, off: Tensor) -> Tensor:

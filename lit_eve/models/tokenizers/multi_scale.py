@@ -116,9 +116,14 @@ class MultiScaleQuantizer(Quantizer):
             results.append(result)
         return results
 
-    def split(self, codes: Tensor, grid: Grid | None = None) -> dict[str, Tensor]:
+    @property
+    def levels_of_codes(self) -> tuple[str, ...]:
+        """`scale_1`, `scale_2`, ..."""
+        return tuple(f"scale_{number + 1}" for number in range(len(self.scales)))
+
+    def split(self, codes: Tensor, grid: Grid) -> dict[str, Tensor]:
         """The code map of every scale, (B, h_k, w_k)."""
-        return {f"scale_{n + 1}": part for n, part in enumerate(self._split(codes, grid))}
+        return dict(zip(self.levels_of_codes, self._split(codes, grid), strict=True))
 
     def scales_of(self, grid: Grid) -> list[Grid]:
         """The scales for a latent of H x W: the given ones, or those scaled along."""
@@ -155,9 +160,11 @@ class MultiScaleQuantizer(Quantizer):
     def _refiner(self, number: int) -> int:
         """The convolution whose tick is nearest to a scale's place among the scales, 0 to 1."""
         count, place = len(self.refiners), number / max(1, len(self.scales) - 1)
-        edge = 1 / 3 / count if count == 4 else 1 / 2 / count  # as published
-        step = (1 - 2 * edge) / max(1, count - 1)
-        return min(range(count), key=lambda tick: abs(edge + tick * step - place))
+        first = 1 / 3 / count if count == 4 else 1 / 2 / count
+        step = (1 - first - first) / max(1, count - 1)
+        # Scale 2 of 10 lies halfway between two ticks: the published model was trained with what
+        # the rounding of exactly these operations makes of it.
+        return min(range(count), key=lambda tick: abs(tick * step + first - place))
 
 
 def _shrunk(image: Tensor, scale: Grid) -> Tensor:

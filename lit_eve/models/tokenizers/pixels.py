@@ -23,6 +23,9 @@ class PixelSpace(Protocol):
     def to_model(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [0, 1] -> what the encoder reads and the likelihood explains."""
 
+    def to_signed(self, outputs: Tensor) -> Tensor:
+        """Decoder outputs (B, C, H, W) -> (B, 3, H, W) around [-1, 1], unclamped: for gradients."""
+
     def to_pixels(self, outputs: Tensor) -> Tensor:
         """Decoder outputs (B, C, H, W) -> the pixels they stand for, in [0, 1]."""
 
@@ -41,10 +44,16 @@ class LogitLaplacePixels:
         """phi(x) = (1 - 2 * 0.1) * x + 0.1."""
         return (1 - 2 * MARGIN) * pixels + MARGIN
 
+    def to_signed(self, outputs: Tensor) -> Tensor:
+        """The inverse of phi at the sigmoid of the mean, from [0, 1] to [-1, 1]."""
+        return 2 * self._unmapped(outputs) - 1
+
     def to_pixels(self, outputs: Tensor) -> Tensor:
         """The inverse of phi at the sigmoid of the mean, clamped to [0, 1]."""
-        median = torch.sigmoid(outputs[:, :3])  # (B, 3, H, W)
-        return ((median - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)
+        return self._unmapped(outputs).clamp(0, 1)
+
+    def _unmapped(self, outputs: Tensor) -> Tensor:
+        return (torch.sigmoid(outputs[:, :3]) - MARGIN) / (1 - 2 * MARGIN)  # (B, 3, H, W)
 
 
 class PlainPixels:
@@ -55,6 +64,10 @@ class PlainPixels:
     def to_model(self, pixels: Tensor) -> Tensor:
         """[0, 1] -> [-1, 1]."""
         return 2 * pixels - 1
+
+    def to_signed(self, outputs: Tensor) -> Tensor:
+        """As they are."""
+        return outputs
 
     def to_pixels(self, outputs: Tensor) -> Tensor:
         """[-1, 1] -> [0, 1], clamped."""

@@ -85,9 +85,14 @@ class Quantizer(nn.Module, ABC):
         with torch.autocast(codes.device.type, enabled=False):
             return self.look_up(codes, grid)
 
-    def split(self, codes: Tensor, grid: Grid | None = None) -> dict[str, Tensor]:
-        """The codes by codebook or scale, each watched on its own; here all are one."""
-        return {"": codes}
+    @property
+    def levels_of_codes(self) -> tuple[str, ...]:
+        """Names of the stages or scales that codes come from, each to be watched on its own."""
+        return ("all",) if self.num_codes is not None else ()
+
+    def split(self, codes: Tensor, grid: Grid) -> dict[str, Tensor]:
+        """The codes of each of `levels_of_codes`."""
+        return {"all": codes}
 
     @abstractmethod
     def quantize(self, latent: Tensor) -> Quantized:

@@ -89,9 +89,14 @@ class ResidualQuantizer(Quantizer):
         parts = [stage.look_up(level, grid) * scale for level, (stage, scale) in stages]
         return torch.stack(parts).sum(0)
 
-    def split(self, codes: Tensor, grid: Grid | None = None) -> dict[str, Tensor]:
+    @property
+    def levels_of_codes(self) -> tuple[str, ...]:
+        """`stage_1`, `stage_2`, ..."""
+        return tuple(f"stage_{number + 1}" for number in range(len(self.stages)))
+
+    def split(self, codes: Tensor, grid: Grid) -> dict[str, Tensor]:
         """The codes of every stage."""
-        return {f"stage_{number + 1}": part for number, part in enumerate(codes.unbind(1))}
+        return dict(zip(self.levels_of_codes, codes.unbind(1), strict=True))
 
     def _scaled_stages(self) -> list[tuple[Stage, Tensor]]:
         """Every stage with what its residual is divided by, (1, D, 1, 1)."""
