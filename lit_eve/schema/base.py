@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -46,6 +46,9 @@ class Strict(BaseModel):
         validate_by_name=True,
         validate_by_alias=True,
     )
+
+    short_for: ClassVar[str | None] = None
+    """The key that a bare value in place of this block would set."""
 
     def findings(self) -> Iterator[Finding]:
         """What is wrong between the values of this block."""

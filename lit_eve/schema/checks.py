@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 from lit_eve.schema.addresses import ENVIRONMENT, Address
-from lit_eve.schema.base import Finding, Path
+from lit_eve.schema.base import Finding, Path, Strict
 from lit_eve.schema.datasets import Scenes
 from lit_eve.schema.drafts import Draft
+from lit_eve.schema.experiment import Experiment, VisionLanguageExperiment
 from lit_eve.schema.images import Size
 from lit_eve.schema.models import EncoderFree, Model
 from lit_eve.schema.patch_embeddings import num_tokens
@@ -25,50 +25,64 @@ from lit_eve.schema.training import LanguageStage, Stage
 
 def check(draft: Draft) -> Iterator[Finding]:
     """Everything that does not fit, among what is right by itself."""
-    yield from _environment((), draft.fields)
+    experiment = draft.experiment
     for path, block in draft.blocks():
         for finding in block.findings():
             involved = tuple((*path, *other) for other in finding.involved)
             yield replace(finding, path=(*path, *finding.path), involved=involved)
-        yield from _environment(path, block.__dict__)
+        yield from _environment(path, block)
         if isinstance(block, Schedule):
-            yield from _schedule_fits(path, block, draft)
-    for name, stage in draft.stages.items():
+            yield from _schedule_fits(path, block, experiment)
+    for name, stage in experiment.stages.items():
         path = ("stages", name)
         yield from _data(path, stage, draft)
         yield from _order(path, stage, draft)
         yield from _thaw(path, stage)
-        yield from _precision(path, stage, draft)
-    if draft.model is not None:
-        yield from _with_model(draft.model, draft)
+        yield from _precision(path, stage, experiment.hardware)
+        yield from _parts(path, stage, experiment.model)
+    yield from _sizes(experiment)
+    if isinstance(experiment, VisionLanguageExperiment):
+        yield from _vision_language(experiment, draft.names["stages"])
+    else:
+        yield from _tokenizer(experiment)
 
 
-def _with_model(model: Model, draft: Draft) -> Iterator[Finding]:
-    yield from _sizes(model, draft)
-    yield from _decoder_switches(model, draft)
-    for name, stage in draft.stages.items():
-        path = ("stages", name)
-        yield from _parts(path, stage, model)
-        if isinstance(model, EncoderFree) and isinstance(stage, LanguageStage):
-            yield from _alignment_has(path, stage, model, draft)
-            yield from _rows(path, stage, model, draft)
-        elif stage.budget.unit == "tokens":
+def _vision_language(
+    experiment: VisionLanguageExperiment, names: tuple[str, ...]
+) -> Iterator[Finding]:
+    yield from _text(experiment.model)
+    yield from _alignment_used(experiment, names)
+    for name, stage in experiment.stages.items():
+        yield from _alignment_has(("stages", name), stage, experiment)
+        yield from _rows(("stages", name), stage, experiment)
+
+
+def _tokenizer(experiment: Experiment) -> Iterator[Finding]:
+    for key in ("compile", "activation_checkpointing"):
+        if getattr(experiment.hardware, key):
             yield Finding(
-                (*path, "for"),
+                ("hardware", key),
+                "an image tokenizer has no decoder blocks that this could work on",
+                "Take it out.",
+                (("model", "type"),),
+            )
+    for name, stage in experiment.stages.items():
+        if stage.budget.unit == "tokens":
+            yield Finding(
+                ("stages", name, "for"),
                 "an image tokenizer reads pictures, not tokens",
                 "Count samples, steps or epochs.",
+                (("model", "type"),),
             )
-    if isinstance(model, EncoderFree):
-        yield from _text(model)
-        yield from _alignment_used(model, draft)
 
 
-def _environment(path: Path, block: Mapping[str, Any]) -> Iterator[Finding]:
+def _environment(path: Path, block: Strict) -> Iterator[Finding]:
     """A reference that nobody would resolve."""
-    for key, value in block.items():
+    for name, field in type(block).model_fields.items():
+        value = getattr(block, name)
         if isinstance(value, str) and not isinstance(value, Address) and ENVIRONMENT.search(value):
             yield Finding(
-                (*path, key),
+                (*path, str(field.validation_alias or name)),
                 "the environment is not read here",
                 "Only paths, hub names and addresses may refer to it.",
             )
@@ -85,16 +99,16 @@ def _data(path: Path, stage: Stage, draft: Draft) -> Iterator[Finding]:
                 here,
                 f"there is no dataset {name!r}",
                 advise(name, known, "datasets"),
-                (("datasets", near),) if (near := nearest(name, known)) else (),
+                (("datasets", nearest(name, known) or name, "type"),),
             )
             continue
-        dataset = draft.datasets.get(name)
+        dataset = draft.experiment.datasets.get(name)
         if subset and isinstance(dataset, Scenes) and subset not in dataset.subsets:
             yield Finding(
                 here,
                 f"{name} has no subset {subset!r}",
                 advise(subset, dataset.subsets, "subsets"),
-                (("datasets", name, "kinds"),),
+                (("datasets", name, "kinds"), ("datasets", name, "type")),
             )
 
 
@@ -111,7 +125,12 @@ def _order(path: Path, stage: Stage, draft: Draft) -> Iterator[Finding]:
         message = f"{stage.previous!r} does not run before this stage"
     else:
         message = f"there is no stage {stage.previous!r}"
-    yield Finding(here, message, advise(stage.previous, earlier, "stages before this one"))
+    yield Finding(
+        here,
+        message,
+        advise(stage.previous, earlier, "stages before this one"),
+        (("stages", stage.previous),),
+    )
 
 
 def num_steps(stage: Stage) -> int | None:
@@ -137,12 +156,12 @@ def _thaw(path: Path, stage: Stage) -> Iterator[Finding]:
             )
 
 
-def _schedule_fits(path: Path, schedule: Schedule, draft: Draft) -> Iterator[Finding]:
+def _schedule_fits(path: Path, schedule: Schedule, experiment: Experiment) -> Iterator[Finding]:
     """A schedule in steps arrives before the training ends."""
     if schedule.over.unit != "steps":
         return
-    own = draft.stages.get(str(path[1])) if path[0] == "stages" else None
-    stages = [own] if own else list(draft.stages.values())
+    own = experiment.stages.get(str(path[1])) if path[0] == "stages" else None
+    stages = [own] if own else list(experiment.stages.values())
     known = [steps for stage in stages if (steps := num_steps(stage)) is not None]
     if not known or len(known) < len(stages) or schedule.over.amount <= max(known):
         return
@@ -150,14 +169,17 @@ def _schedule_fits(path: Path, schedule: Schedule, draft: Draft) -> Iterator[Fin
         (*path, "over"),
         f"a way of {schedule.over.amount} steps never ends in a training of {max(known)}",
         "Give a share of the stage instead: `over: 100%`.",
-        (("stages",),),
+        tuple(
+            ("stages", name, key)
+            for name in (path[1:2] if own else experiment.stages)
+            for key in ("for", "batch")
+        ),
     )
 
 
-def _precision(path: Path, stage: Stage, draft: Draft) -> Iterator[Finding]:
-    hardware = draft.fields.get("hardware")
-    on_cpu = isinstance(hardware, Hardware) and hardware.accelerator == "cpu"
-    if on_cpu and stage.precision == "fp16":
+def _precision(path: Path, stage: Stage, hardware: Hardware) -> Iterator[Finding]:
+    """The device can do the arithmetic."""
+    if hardware.accelerator == "cpu" and stage.precision == "fp16":
         yield Finding(
             (*path, "precision"),
             "a CPU cannot train in fp16",
@@ -166,25 +188,13 @@ def _precision(path: Path, stage: Stage, draft: Draft) -> Iterator[Finding]:
         )
 
 
-def _decoder_switches(model: Model, draft: Draft) -> Iterator[Finding]:
-    """What is done to a decoder is done only where there is one."""
-    hardware = draft.fields.get("hardware")
-    for key in ("compile", "activation_checkpointing"):
-        if not isinstance(model, EncoderFree) and getattr(hardware, key, False):
-            yield Finding(
-                ("hardware", key),
-                "an image tokenizer has no decoder blocks that this could work on",
-                "Take it out.",
-            )
-
-
 def _parts(path: Path, stage: Stage, model: Model) -> Iterator[Finding]:
     """What is to learn is a part of the model, and the task's loss reaches it."""
     missing = [part for part in model.parts if getattr(model, part, part) is None]
     known = [part for part in model.parts if part not in missing]
     for name in stage.train:
         here, part = (*path, "train", name), name.partition(".")[0]
-        involved = (("model",),) if part in missing else ()
+        involved: tuple[Path, ...] = (("model", part), ("model", "type"))
         if part == "teacher":
             yield Finding(here, "a teacher never learns", "Take it out of `train:`.")
         elif part not in known:
@@ -208,24 +218,22 @@ _ALIGNMENT = {
 """What the alignment loss rests on, with an example of each."""
 
 
-def _alignment_parts(model: EncoderFree, draft: Draft) -> Mapping[tuple[str, str], bool]:
-    loss = draft.fields.get("loss")
-    found = {
-        ("model", "patch_alignment"): model.patch_alignment is not None,
-        ("model", "teacher"): model.teacher is not None,
+def _alignment_parts(experiment: VisionLanguageExperiment) -> Mapping[tuple[str, str], bool]:
+    """Whether each of them is there."""
+    return {
+        ("model", "patch_alignment"): experiment.model.patch_alignment is not None,
+        ("model", "teacher"): experiment.model.teacher is not None,
+        ("loss", "alignment"): experiment.loss.alignment is not None,
     }
-    if loss is not None:
-        found["loss", "alignment"] = loss.alignment is not None
-    return found
 
 
 def _alignment_has(
-    path: Path, stage: LanguageStage, model: EncoderFree, draft: Draft
+    path: Path, stage: LanguageStage, experiment: VisionLanguageExperiment
 ) -> Iterator[Finding]:
     """A stage that aligns has something to align with."""
     if stage.task != "alignment":
         return
-    for (block, key), present in _alignment_parts(model, draft).items():
+    for (block, key), present in _alignment_parts(experiment).items():
         if not present:
             yield Finding(
                 (*path, "task"),
@@ -235,20 +243,19 @@ def _alignment_has(
             )
 
 
-def _alignment_used(model: EncoderFree, draft: Draft) -> Iterator[Finding]:
+def _alignment_used(
+    experiment: VisionLanguageExperiment, names: tuple[str, ...]
+) -> Iterator[Finding]:
     """What only aligning needs is not there for nothing."""
-    stages = [stage for stage in draft.stages.values() if isinstance(stage, LanguageStage)]
-    if len(stages) < len(draft.names["stages"]):
+    if any(stage.task == "alignment" for stage in experiment.stages.values()):
         return
-    if any(stage.task == "alignment" for stage in stages):
-        return
-    for (block, key), present in _alignment_parts(model, draft).items():
+    for (block, key), present in _alignment_parts(experiment).items():
         if present:
             yield Finding(
                 (block, key),
                 "no stage uses this",
                 f"Give a stage `task: alignment`, or take it out: `{key}: null`.",
-                (("stages",),),
+                tuple(("stages", name, "task") for name in names) or (("stages",),),
             )
 
 
@@ -260,6 +267,7 @@ def _text(model: EncoderFree) -> Iterator[Finding]:
             ("model", "text"),
             "a decoder with random weights has no text tokenizer of its own",
             "Add `text: {type: trained, vocabulary: 400}` to `model:`, or `text: {type: bytes}`.",
+            (("model", "language_model"),),
         )
     if model.text is not None and pretrained:
         yield Finding(
@@ -270,13 +278,14 @@ def _text(model: EncoderFree) -> Iterator[Finding]:
         )
 
 
-def _sizes(model: Model, draft: Draft) -> Iterator[Finding]:
+def _sizes(experiment: Experiment) -> Iterator[Finding]:
     """Pictures are cut into whole cells."""
+    model = experiment.model
     key, pixels = _limit(model.images.size)
     if key:
         yield from _whole_cells(("model", "images", "size", key), pixels, model)
         return
-    for name, dataset in draft.datasets.items():
+    for name, dataset in experiment.datasets.items():
         if isinstance(dataset, Scenes):
             path = ("datasets", name, "cell")
             for finding in _whole_cells(path, dataset.cell, model):
@@ -308,20 +317,28 @@ def _whole_cells(path: Path, pixels: int, model: Model) -> Iterator[Finding]:
     )
 
 
-def _largest(model: EncoderFree, stage: Stage, draft: Draft) -> tuple[int, int]:
+def _largest(experiment: VisionLanguageExperiment, stage: Stage) -> tuple[int, int]:
     """Visual tokens of the largest picture of a stage, as far as is known, and its side."""
+    model = experiment.model
     key, side = _limit(model.images.size)
     if not key:
-        used = (draft.datasets.get(entry.partition(".")[0]) for entry in stage.data)
+        used = (experiment.datasets.get(entry.partition(".")[0]) for entry in stage.data)
         side = max((data.sides[1] for data in used if isinstance(data, Scenes)), default=0)
     rows = -(-side // model.cell)
     return (num_tokens(model.patch_embedding, rows, rows) if side else 0), side
 
 
-def _rows(path: Path, stage: LanguageStage, model: EncoderFree, draft: Draft) -> Iterator[Finding]:
+def _rows(
+    path: Path, stage: LanguageStage, experiment: VisionLanguageExperiment
+) -> Iterator[Finding]:
     """The largest picture leaves room for words."""
-    tokens, side = _largest(model, stage, draft)
-    involved: tuple[Path, ...] = (("model",), ("datasets",))
+    tokens, side = _largest(experiment, stage)
+    involved: tuple[Path, ...] = (
+        ("model", "patch_embedding"),
+        ("model", "images"),
+        *(("datasets", entry.partition(".")[0], "sides") for entry in stage.data),
+        (*path, "data"),
+    )
     if tokens >= stage.tokens_per_row:
         yield Finding(
             (*path, "tokens_per_row"),
@@ -330,7 +347,7 @@ def _rows(path: Path, stage: LanguageStage, model: EncoderFree, draft: Draft) ->
             f"Choose at least {2 * tokens}, or smaller pictures, or larger cells.",
             involved,
         )
-    decoder = model.language_model
+    decoder = experiment.model.language_model
     if decoder.type == "llama" and tokens >= decoder.max_positions:
         yield Finding(
             ("model", "language_model", "max_positions"),

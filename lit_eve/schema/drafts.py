@@ -1,122 +1,146 @@
-"""Checking what can be checked, whatever else is wrong."""
+"""What is left of an experiment when wrong values are taken out: enough to go on checking."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
 from lit_eve.schema.base import Path, Strict
-from lit_eve.schema.datasets import Dataset
 from lit_eve.schema.experiment import Experiment
-from lit_eve.schema.explaining import Fault
-from lit_eve.schema.models import Model
-from lit_eve.schema.shapes import items_of
-from lit_eve.schema.training import Stage
+from lit_eve.schema.explaining import Fault, explain
+from lit_eve.schema.shapes import blocks_of, choose, items_of, tags_of
+from lit_eve.schema.trees import Node, planted
+
+_ROUNDS = 8
+"""Taking something out can leave a gap that shows only then: a map without entries."""
+
+_FILLINGS: tuple[Any, ...] = (1, 1000, 0.5, "x", "1 steps", "s:/", True)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """An experiment of which parts may be wrong; what is wrong is None."""
+    """An experiment in which some places are not the user's."""
 
-    kind: type[Experiment]
-    fields: Mapping[str, Any]
-    """Every field that is right; a map of named things holds those that are right."""
+    experiment: Experiment
     names: Mapping[str, tuple[str, ...]]
-    """All names of `datasets` and `stages`, right or wrong."""
+    """All names of `datasets` and `stages` that the user gave, right or wrong."""
     tainted: frozenset[Path] = frozenset()
-    """Places that are wrong, or were probably meant to be set by a misspelt key."""
+    """Places that are wrong and were filled, or that a misspelt key was probably meant to set."""
 
-    @property
-    def model(self) -> Model | None:
-        """The model, if nothing in it is wrong."""
-        return self.fields.get("model")
+    def blocks(self) -> Iterator[tuple[Path, Strict]]:
+        """Every block with its path, outermost first."""
+        yield from _blocks((), self.experiment)
 
-    @property
-    def datasets(self) -> Mapping[str, Dataset]:
-        """The datasets in which nothing is wrong."""
-        datasets: Mapping[str, Dataset] = self.fields.get("datasets", {})
-        return datasets
-
-    @property
-    def stages(self) -> Mapping[str, Stage]:
-        """The stages in which nothing is wrong."""
-        stages: Mapping[str, Stage] = self.fields.get("stages", {})
-        return stages
-
-    def blocks(self) -> list[tuple[Path, Strict]]:
-        """Every block that is right, with its path, outermost first."""
-        found: list[tuple[Path, Strict]] = []
-        for key, value in self.fields.items():
-            _collect((key,), value, found)
-        return found
+    def trusts(self, path: Path) -> bool:
+        """Whether nothing at, above or below `path` is tainted."""
+        return not any(
+            path[: len(wrong)] == wrong or wrong[: len(path)] == path for wrong in self.tainted
+        )
 
 
 def complete(experiment: Experiment) -> Draft:
     """A draft of an experiment in which every value is right by itself."""
-    fields = {name: getattr(experiment, name) for name in type(experiment).model_fields}
-    names = {key: tuple(fields[key]) for key in ("datasets", "stages")}
-    return Draft(type(experiment), fields, names)
+    names = {"datasets": tuple(experiment.datasets), "stages": tuple(experiment.stages)}
+    return Draft(experiment, names)
 
 
-def salvage(kind: type[Experiment], plain: dict[str, Any], faults: list[Fault]) -> Draft:
-    """A draft of what is left of `plain` without what is wrong in it."""
-    names = {key: tuple(_block(plain.get(key))) for key in ("datasets", "stages")}
-    for fault in faults:
-        if fault.remove:
-            _remove(plain, fault.remove)
-    fields: dict[str, Any] = {}
-    for name, field in kind.model_fields.items():
-        item = items_of(field.annotation)
-        if item is None:
-            value = plain.get(name) if name in plain else field.get_default()
-            if (right := _valid(field.annotation, value)) is not None:
-                fields[name] = right
-            continue
-        entries = {key: _valid(item, entry) for key, entry in _block(plain.get(name)).items()}
-        fields[name] = {key: entry for key, entry in entries.items() if entry is not None}
-    tainted = frozenset(path for fault in faults for path in fault.tainted)
-    return Draft(kind, fields, names, tainted)
+def salvage(kind: type[Experiment], tree: Node, faults: list[Fault]) -> Draft | None:
+    """A draft of `tree` with what is wrong taken out and gaps filled; None if that fails."""
+    plain = tree.plain()
+    names = {
+        key: tuple(plain[key]) if isinstance(plain.get(key), dict) else ()
+        for key in ("datasets", "stages")
+    }
+    tainted: set[Path] = set()
+    for _ in range(_ROUNDS):
+        for fault in faults:
+            tainted.update(fault.tainted)
+            if fault.remove:
+                tainted.add(_remove(plain, fault.remove))
+        tainted |= _fill(kind, plain)
+        try:
+            experiment = kind.model_validate(plain, by_name=False, by_alias=True)
+        except ValidationError as error:
+            faults = explain(error, kind, planted(plain, tree))
+        else:
+            return Draft(experiment, names, frozenset(tainted))
+    return None
 
 
-def _block(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _valid(annotation: Any, value: Any) -> Any:
-    try:
-        return TypeAdapter(annotation).validate_python(value, by_name=False, by_alias=True)
-    except ValidationError:
-        return None
-
-
-def _remove(plain: Any, path: Path) -> None:
-    *above, last = path
-    for key in above:
-        plain = plain[key] if _has(plain, key) else None
-    if isinstance(plain, dict):
-        plain.pop(last, None)
-    elif isinstance(plain, list) and _has(plain, last):
-        plain[int(last)] = None
-
-
-def _has(plain: Any, key: Any) -> bool:
-    if isinstance(plain, dict):
-        return key in plain
-    return isinstance(plain, list) and isinstance(key, int) and key < len(plain)
-
-
-def _collect(path: Path, value: Any, found: list[tuple[Path, Strict]]) -> None:
+def _blocks(path: Path, value: Any) -> Iterator[tuple[Path, Strict]]:
     if isinstance(value, Strict):
-        found.append((path, value))
+        yield path, value
         for name, field in type(value).model_fields.items():
             key = str(field.validation_alias or name)
-            _collect((*path, key), getattr(value, name), found)
+            yield from _blocks((*path, key), getattr(value, name))
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            _collect((*path, key), item, found)
-    elif isinstance(value, tuple | list):
+            yield from _blocks((*path, key), item)
+    elif isinstance(value, tuple):
         for index, item in enumerate(value):
-            _collect((*path, index), item, found)
+            yield from _blocks((*path, index), item)
+
+
+def _remove(plain: Any, path: Path) -> Path:
+    """Take out what is at `path`, with the whole list it may stand in; gives what was taken."""
+    for depth, key in enumerate(path):
+        last = depth == len(path) - 1
+        if not isinstance(plain, dict) or key not in plain:
+            break
+        if last or isinstance(plain[key], list):
+            del plain[key]
+            return path[: depth + 1]
+        plain = plain[key]
+    return path
+
+
+def _fill(block: type[Strict], plain: dict[str, Any], here: Path = ()) -> set[Path]:
+    """Give every required key of a block, and of the blocks in it, some value; tells which."""
+    filled: set[Path] = set()
+    for name, field in block.model_fields.items():
+        key = str(field.validation_alias or name)
+        path = (*here, key)
+        if key in plain:
+            filled |= _fill_value(field.annotation, plain[key], path)
+        elif field.is_required():
+            plain[key] = _filling(field.rebuild_annotation())
+            filled.add(path)
+    return filled
+
+
+def _fill_value(annotation: Any, value: Any, here: Path) -> set[Path]:
+    if not isinstance(value, dict):
+        return set()
+    item = items_of(annotation)
+    if item is not None:
+        entries = (_fill_value(item, entry, (*here, key)) for key, entry in value.items())
+        return {path for paths in entries for path in paths}
+    block = choose(annotation, value)
+    return _fill(block, value, here) if block else set()
+
+
+def _filling(annotation: Any) -> Any:
+    """Some value that is right for `annotation`."""
+    blocks = list(blocks_of(annotation))
+    if blocks:
+        filled: dict[str, Any] = {}
+        if tags_of(blocks[0]):
+            filled["type"] = tags_of(blocks[0])[0]
+        _fill(blocks[0], filled)
+        return filled
+    item = items_of(annotation)
+    if item is not None:
+        return {"x": _filling(item)}
+    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    return next(value for value in (*choices, *_FILLINGS) if _fits(annotation, value))
+
+
+def _fits(annotation: Any, value: Any) -> bool:
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        return False
+    return True

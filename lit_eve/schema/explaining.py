@@ -39,11 +39,18 @@ def _fault(details: ErrorDetails, top: type[Strict], tree: Node, plain: Any) -> 
     kind, location = details["type"], details["loc"]
     if kind == "extra_forbidden":
         return _unknown_key(Place(top, plain, location[:-1]), str(location[-1]), tree)
+    if kind == "missing" and isinstance(location[-1], int):
+        location = location[:-1]  # it is the list that is too short
+    elif kind == "missing":
+        return _missing_key(Place(top, plain, location), str(location[-1]), tree)
     place = Place(top, plain, location)
-    if kind == "missing" and (not location or not isinstance(location[-1], int)):
-        return _missing_key(place, str(location[-1]), tree)
-    message, suggestion = _describe(place, details)
+    if location == ("model", "type"):
+        message, suggestion = _describe_tag(Place(top.__base__ or top, plain, ("model",)))
+    else:
+        message, suggestion = _describe(place, details)
     node = tree.at(place.path) or tree
+    if kind == "union_tag_invalid":
+        node = node.block.get("type", node)
     if location and location[-1] == "[key]":
         return Fault(node.key.problem(message, suggestion), (place.path,), place.path)
     return Fault(node.mark.problem(message, suggestion), (place.path,), place.path)
@@ -125,11 +132,9 @@ def _describe_length(place: Place, context: Mapping[str, Any]) -> tuple[str, str
     value = place.value
     if isinstance(value, str):
         return "the text is empty", "Write something, or leave the key out."
-    if not value:
+    if isinstance(value, dict) or not value:
         return "there is nothing in it", "Add at least one entry."
-    wanted = context.get("max_length") or context.get("min_length")
-    if wanted is None:
-        wanted = len(get_args(_bare(place.annotation))) or "more"
+    wanted = context.get("max_length") or len(get_args(_bare(place.annotation)))
     return f"expected {wanted} values, found {len(value)}", "Write one after another: [a, b]."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 
 from pydantic import ValidationError
@@ -54,45 +54,49 @@ def build(tree: Node, earlier: Sequence[Problem] = ()) -> Experiment:
     tree = tree.with_block({key: node for key, node in tree.block.items() if key != "defaults"})
     kind = _kind(tree)
     problems = list(earlier)
+    draft: Draft | None
     try:
         experiment = kind.model_validate(tree.plain(), by_name=False, by_alias=True)
         draft = complete(experiment)
     except ValidationError as error:
         faults = explain(error, kind, tree)
         problems.extend(fault.problem for fault in faults)
-        draft = salvage(kind, tree.plain(), faults)
-    problems.extend(_findings(draft, tree))
+        draft = salvage(kind, tree, faults)
+    if draft is not None:
+        problems.extend(_findings(draft, tree))
     if problems:
         raise ExperimentErrors(_in_order(problems))
     return experiment
 
 
 def _kind(tree: Node) -> type[Experiment]:
+    """Which experiment this is meant to be: the model says, or else the stages' tasks."""
     tag = tree.at(("model", "type"))
-    if tag is not None and tag.value == "tokenizer":
-        return TokenizerExperiment
-    return VisionLanguageExperiment
+    word = tag.value if tag else None
+    if not isinstance(word, str) or word not in _KINDS:
+        stages = tree.block["stages"].block if "stages" in tree.block else {}
+        tasks = [stage.block["task"].value for stage in stages.values() if "task" in stage.block]
+        word = "tokenizer" if "tokenizer" in tasks else "encoder_free"
+    return _KINDS[word]
 
 
-def _findings(draft: Draft, tree: Node) -> list[Problem]:
-    problems = []
+_KINDS: Mapping[str, type[Experiment]] = {
+    "encoder_free": VisionLanguageExperiment,
+    "tokenizer": TokenizerExperiment,
+}
+"""Kinds of experiment by the type of their model."""
+
+
+def _findings(draft: Draft, tree: Node) -> Iterator[Problem]:
     for finding in check(draft):
-        resting_on = (finding.path, *finding.involved)
-        if any(_touches(path, wrong) for path in resting_on for wrong in draft.tainted):
-            continue
-        path, node = tree.nearest(finding.path)
-        mark = node.mark if path == finding.path else node.key
-        problems.append(mark.problem(finding.message, finding.suggestion))
-    return problems
-
-
-def _touches(one: tuple[str | int, ...], other: tuple[str | int, ...]) -> bool:
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
+        if all(draft.trusts(path) for path in (finding.path, *finding.involved)):
+            path, node = tree.nearest(finding.path)
+            mark = node.mark if path == finding.path else node.key
+            yield mark.problem(finding.message, finding.suggestion)
 
 
 def _in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Problems as one reads: file by file, top to bottom, overrides last; one for each place."""
+    """Problems as one reads: file by file, top to bottom, then overrides; one for each place."""
     first: dict[tuple[str, str], Problem] = {}
     for problem in problems:
         first.setdefault((problem.place, problem.key), problem)
@@ -100,7 +104,7 @@ def _in_order(problems: Iterable[Problem]) -> list[Problem]:
         first.values(),
         key=lambda problem: (
             problem.line is None,
-            problem.file,
+            problem.file if problem.line else "",
             problem.line or 0,
             problem.column or 0,
         ),

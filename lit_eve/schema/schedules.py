@@ -79,13 +79,15 @@ def _rate_alone(value: object) -> object:
     """`part: 4e-4` and `part: {schedule: ...}` are short for `part: {lr: ...}`."""
     if isinstance(value, TrainPart):
         return value
-    if isinstance(value, dict) and "schedule" not in value:
+    if isinstance(value, dict) and not value.keys() & {"schedule", "from", "to", "over"}:
         return value
     return {"lr": value}
 
 
 class TrainPart(Strict):
     """How one part of the model learns during a stage."""
+
+    short_for = "lr"
 
     lr: PositiveNumber
     """Peak learning rate, shaped by the optimizer's schedule; or a schedule of its own."""

@@ -89,6 +89,8 @@ class Place:
         block = self.block
         if block is not None:
             self.annotation = keys_of(block).get(str(key))
+            if key == block.short_for and not (isinstance(self.value, dict) and key in self.value):
+                return  # the value stands for a block that holds only this key
         else:
             self.annotation = items_of(self.annotation)
         inside = not self.missing and (

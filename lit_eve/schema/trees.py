@@ -20,6 +20,7 @@ from lit_eve.schema.problems import ExperimentErrors, Problem, dotted
 
 Scalar = str | int | float | bool | None
 MAX_NODES = 100_000
+MAX_DEPTH = 50
 """More than any experiment needs; aliases that unfold into more are an attack."""
 
 
@@ -98,7 +99,9 @@ class Node:
         return replace(self, value=block)
 
 
-class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
+class _Loader(yaml.SafeLoader):
+    """The parser in Python: the one in C dies of deep brackets, and says less of mistakes."""
+
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
 
@@ -142,9 +145,10 @@ class _Builder:
         mark = self.mark(node, path)
         make = partial(Node, mark=mark, key=key or mark)
         self.count += 1
-        if self.count > MAX_NODES:
+        if self.count > MAX_NODES or len(path) > MAX_DEPTH:
+            short = replace(mark, path=path[:3])
             raise ExperimentErrors(
-                [mark.problem("aliases unfold into too many values", "Write them out.")]
+                [short.problem("aliases unfold into too many values", "Write them out.")]
             )
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return make(self._block(node, path))
@@ -217,7 +221,7 @@ def parse(text: str, file: str, path: Path = (), placed: bool = True) -> Node:
         )
         raise ExperimentErrors([problem]) from None
     except (yaml.YAMLError, RecursionError) as error:
-        words = str(error).splitlines()[0]
+        words = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
         raise ExperimentErrors(
             [Problem(file, None, None, dotted(path), f"this is not YAML: {words}")]
         ) from None
