@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from lit_eve.models.divide_and_conquer import Routed
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.language_model import LanguageModel
 from lit_eve.models.patch_embedding import PatchEmbedding
@@ -52,7 +53,7 @@ def forward_flops(model: EncoderFreeVLM, tokens: int, supervised: int, grids: Gr
     decoder = model.language_model
     return Flops(
         vision=vision_flops(model.patch_embedding, grids),
-        layers=2 * _decoder_matrices(decoder) * tokens,
+        layers=round(2 * _decoder_matrices(decoder) * tokens),
         attention=_attention_width(decoder) * decoder.depth * 2 * tokens * (tokens + 1),
         head=2 * decoder.head_weight.numel() * supervised,
     )
@@ -112,12 +113,16 @@ def _matrices(module: nn.Module) -> int:
     return sum(layer.weight.numel() for layer in layers)
 
 
-def _decoder_matrices(decoder: LanguageModel, trained_only: bool = False) -> int:
-    """Numbers in the weight matrices of the decoder's layers, without embedding and head."""
-    head = decoder.head_weight
-    tables = {id(head), id(decoder.model.get_input_embeddings().weight)}
+def _decoder_matrices(decoder: LanguageModel, trained_only: bool = False) -> float:
+    """Numbers in the weight matrices that a token meets in the layers: no embedding, no head.
+
+    Of weights that text and visual tokens have apart each token meets one: they count half.
+    """
+    tables = {id(decoder.head_weight), id(decoder.model.get_input_embeddings().weight)}
+    routed = [module for module in decoder.modules() if isinstance(module, Routed)]
+    halves = {id(weight) for module in routed for weight in module.parameters()}
     return sum(
-        weight.numel()
+        weight.numel() / (1 + (id(weight) in halves))
         for weight in decoder.parameters()
         if weight.ndim > 1
         and id(weight) not in tables

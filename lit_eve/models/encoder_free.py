@@ -72,7 +72,7 @@ class EncoderFreeVLM(nn.Module):
             layers: numbers of the hidden states to keep, see `LanguageModel.hidden_states`.
         """
         hidden, states = self.language_model.hidden_states(
-            self.embed(batch), batch.position_ids, layers
+            self.embed(batch), batch.position_ids, layers, batch.image_slots
         )
         return Output(hidden, states)
 

@@ -76,10 +76,13 @@ def generate(model: EncoderFreeVLM, prompts: PackedBatch, sampling: Sampling) ->
         _check_room(index.shape[1], sampling, model.language_model.max_positions)
         rows = model.embed(prompts).flatten(0, 1)  # (R*T, E)
         embeddings = rows[index] * mask[:, :, None]  # (N, L, E)
+        shown = torch.zeros_like(rows[:, 0], dtype=torch.bool).index_fill(0, prompts.image_slots, 1)
+        visual = (shown[index] & mask).flatten().nonzero().squeeze(1)  # (V,)
         devices = [rows.device] if rows.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        decoder = model.language_model
+        with torch.random.fork_rng(devices), decoder.prompted(index.shape, visual):
             torch.manual_seed(sampling.seed)
-            ids: Tensor = model.language_model.model.generate(  # type: ignore[operator]
+            ids: Tensor = decoder.model.generate(  # type: ignore[operator]
                 inputs_embeds=embeddings,
                 attention_mask=mask,
                 generation_config=_generation_config(sampling),

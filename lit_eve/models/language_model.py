@@ -6,6 +6,7 @@ Shapes: R rows, T slots a row, E width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self, cast
 
 import torch
@@ -149,7 +150,11 @@ class LanguageModel(nn.Module):
         return cast(Tensor, self.model.get_input_embeddings()(ids))
 
     def hidden_states(
-        self, embeddings: Tensor, position_ids: Tensor, layers: Sequence[int] = ()
+        self,
+        embeddings: Tensor,
+        position_ids: Tensor,
+        layers: Sequence[int] = (),
+        visual: Tensor | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Run the decoder over packed rows.
 
@@ -157,6 +162,7 @@ class LanguageModel(nn.Module):
             embeddings: (R, T, E).
             position_ids: (R, T) int64, restarting at 0 with every sample of a row.
             layers: which hidden states to keep: 0 is `embeddings`, `depth` the final one.
+            visual: slots of visual tokens, (V,) int64, for decoders that treat them apart.
 
         Returns:
             The final, normalised hidden states, (R, T, E), and those of `layers`, by number.
@@ -177,9 +183,23 @@ class LanguageModel(nn.Module):
             position_ids=position_ids,
             use_cache=False,
             output_hidden_states=bool(layers),
+            **({} if visual is None else self.routing(embeddings.shape[:2], visual)),
         )
         states = {layer: output.hidden_states[layer] for layer in layers}
         return output.last_hidden_state, states
+
+    def routing(self, slots: tuple[int, ...], visual: Tensor) -> dict[str, Any]:
+        """What the decoder has to be told of visual tokens; this one treats all tokens alike.
+
+        Args:
+            slots: (R, T).
+            visual: slots of visual tokens, (V,) int64.
+        """
+        return {}
+
+    def prompted(self, slots: tuple[int, ...], visual: Tensor) -> AbstractContextManager[None]:
+        """Inside, the decoder's first call is a prompt with these visual tokens; see `routing`."""
+        return nullcontext()
 
     def recompute_activations(self) -> None:
         """Keep only each layer's input for the backward pass and compute the rest again."""
