@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lit_eve.checkpoints import files
 from lit_eve.checkpoints.files import CheckpointError, FileRecord, Manifest
+from lit_eve.checkpoints.shards import read_shards
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def checked_name(path: str | Path) -> Path:
 
 
 def load_verified(path: Path, map_location: Any | None = None) -> dict[str, Any]:
-    """Verify, then load to the host (or `map_location`).
+    """Verify, then load to the host (or `map_location`); a folder of shards as one checkpoint.
 
     Raises:
         CheckpointError: if the checkpoint is not whole.
@@ -129,6 +130,8 @@ def load_verified(path: Path, map_location: Any | None = None) -> dict[str, Any]
             f"checkpoint {path} cannot be loaded: {error}. Use the one before it, or let "
             "`lit-eve resume` choose."
         ) from error
+    if path.is_dir():
+        return read_shards(path)
     location = "cpu" if map_location is None else map_location
     loaded: dict[str, Any] = torch.load(path, map_location=location, weights_only=True)
     return loaded

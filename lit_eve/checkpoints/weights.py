@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch import Tensor
 from lit_eve.checkpoints import files
 from lit_eve.checkpoints.atomic import explain_failed_write, load_verified
 from lit_eve.checkpoints.files import CheckpointError
+from lit_eve.checkpoints.shards import read_shard_weights
 
 _TIED = "tied"
 
@@ -40,7 +40,8 @@ def read_weights(path: Path | str, prefix: str = "") -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         weights = _read_safetensors(path)
     elif path.is_dir():
-        weights = _read_shards(path)
+        files.verify(path)
+        weights = read_shard_weights(path)
     else:
         weights = load_verified(path)["state_dict"]
     chosen = {
@@ -123,20 +124,3 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     for name, source in tied.items():
         weights[name] = weights[source]
     return weights
-
-
-def _read_shards(path: Path) -> dict[str, Tensor]:
-    """Only the model's entries, into tensors that are allocated once."""
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-    from torch.distributed.checkpoint.state_dict_loader import load
-
-    files.verify(path)
-    start = "state_dict."
-    target = {
-        name.removeprefix(start): torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in FileSystemReader(path).read_metadata().state_dict_metadata.items()
-        if name.startswith(start) and isinstance(entry, TensorStorageMetadata)
-    }
-    load({"state_dict": target}, checkpoint_id=path, no_dist=True)
-    return target

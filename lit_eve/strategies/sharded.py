@@ -7,7 +7,6 @@ which of those it prevents.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,7 +18,6 @@ from lightning.fabric.utilities.optimizer import _optimizers_to_device
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -33,6 +31,7 @@ from torch.distributed.tensor import DTensor
 
 from lit_eve.checkpoints import files
 from lit_eve.checkpoints.atomic import checked_name
+from lit_eve.checkpoints.shards import names_with_state
 from lit_eve.strategies.blocks import unique_blocks
 from lit_eve.strategies.saving import seal, together
 from lit_eve.strategies.weights import full_state, hand_out
@@ -238,9 +237,7 @@ class ShardedStrategy(ModelParallelStrategy):
 def _names_with_state(path: Path, names: list[str]) -> set[str]:
     """Which parameters have optimizer state in a checkpoint."""
     if path.is_dir():
-        keys = FileSystemReader(path).read_metadata().state_dict_metadata
-        pattern = re.compile(r"optimizer_\d+\.state\.(.+)\.[^.]+")
-        return {match[1] for key in keys if (match := pattern.fullmatch(key))}
+        return names_with_state(path)
     stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return {
         key if isinstance(key, str) else names[key]
