@@ -60,7 +60,7 @@ class Manifest:
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `MANIFEST.json`, the last file of a dataset."""
     content = {"format": "lit-eve-data", "schema": SCHEMA, **asdict(manifest)}
-    (directory / NAME).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    (directory / NAME).write_text(json.dumps(content, indent=1) + "\n")
 
 
 def read_manifest(directory: Path) -> Manifest:

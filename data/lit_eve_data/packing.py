@@ -14,7 +14,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,9 @@ Pack = list[tuple[int, int]]
 """One row: (source number, index of the sample in the source)."""
 WINDOW = 2_000
 """Samples packed together: enough for under 2 % of padding at eight samples a row."""
+_SMALLEST_WINDOW = 64
+"""A dataset smaller than a window is drawn more than once in it, and samples of one length, so also
+the copies of one sample, land in one row: windows are as small as that needs, down to this."""
 _DRAW, _ROWS, _EPOCH = 1, 2, 3  # separate streams of random numbers
 
 
@@ -101,25 +103,26 @@ class PackingPlan:
         weights = np.array([source.weight for source in self.sources], float)
         self._bounds = np.cumsum(weights / weights.sum())
         self._orders: list[dict[int, Integers]] = [{} for _ in self.sources]
-        self._window_size = WINDOW
+        share = np.diff(self._bounds, prepend=0.0)
+        once = min(len(usable) / part for usable, part in zip(self._usable, share, strict=True))
+        self._window_size = int(min(WINDOW, max(_SMALLEST_WINDOW, once)))
         packs = self._window(0, self.start.drawn)
         used = sum(self._tokens(pack) for pack in packs)
-        self.samples_per_row = WINDOW / len(packs)
+        self.samples_per_row = self._window_size / len(packs)
         self.padding = 1 - used / (len(packs) * self.tokens_per_row)
         self.rows_per_step = max(1, round(self.batch / self.samples_per_row))
-        self._window_size = max(WINDOW, ceil(4 * self.rows_per_step * self.samples_per_row))
 
     def _check(self) -> None:
         if not self.sources or any(source.weight <= 0 for source in self.sources):
             raise ValueError("a mixture needs datasets, each with a weight above zero.")
         for source, usable in zip(self.sources, self._usable, strict=True):
             if len(usable) == 0:
-                shortest = f"the shortest has {source.tokens.min()} tokens" * bool(
-                    len(source.tokens)
-                )
+                if len(source.tokens) == 0:
+                    raise ValueError(f"{source.name} has no samples: there is nothing to draw.")
                 raise ValueError(
                     f"{source.name} has no sample that fits a row of {self.tokens_per_row} tokens "
-                    f"({shortest or 'it is empty'}): raise tokens_per_row or make images smaller."
+                    f"(the shortest has {source.tokens.min()}): raise tokens_per_row or make "
+                    "images smaller."
                 )
 
     @property

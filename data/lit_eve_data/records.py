@@ -112,6 +112,11 @@ def check(sample: Sample) -> None:
         )
 
 
+def checksum(blob: bytes) -> int:
+    """The checksum a blob carries."""
+    return int(_FRAME.unpack_from(blob)[1])
+
+
 def decode_header(blob: bytes | memoryview) -> dict[str, Any]:
     """The header alone, without touching the images."""
     length, _ = _FRAME.unpack_from(blob)

@@ -111,11 +111,8 @@ class ScenesOptions:
         ):
             unknown = sorted(set(given) - set(known))
             if unknown or not given:
-                raise ValueError(
-                    f"{what} {list(given)}: unknown {unknown}. "
-                    if unknown
-                    else f"{what} is empty. Choose among {', '.join(known)}."
-                )
+                wrong = f"{unknown} are unknown" if unknown else "none is named"
+                raise ValueError(f"{what}: {wrong}. Choose among {', '.join(known)}.")
         if min(self.kinds.values()) < 0 or sum(self.kinds.values()) <= 0:
             raise ValueError("kinds need weights of zero or more, at least one of them positive.")
 

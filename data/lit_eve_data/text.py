@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -126,16 +127,9 @@ class ChatText:
             ValueError: if the turns do not alternate, do not end with the assistant, or hold
                 another number of placeholders than there are images.
         """
-        encoded = Encoded([], [], [])
-        system, pairs = self._paired(turns)
-        for number, (prompt, answer) in enumerate(pairs):
-            if answer is None:
-                raise ValueError("the last turn is the user's: there is no answer to learn from.")
-            self._add_prompt(encoded, system, number, prompt, visual_tokens)
-            start = len(encoded.ids)
-            encoded.ids.extend(self._segment("", answer, self.format.end))
-            encoded.answers.append((start, len(encoded.ids)))
-        self._check_images(encoded, visual_tokens)
+        encoded, answered = self._conversation(turns, visual_tokens)
+        if not answered:
+            raise ValueError("the last turn is the user's: there is no answer to learn from.")
         return encoded
 
     def prompt(self, turns: Sequence[Turn], visual_tokens: Sequence[int]) -> Encoded:
@@ -143,17 +137,9 @@ class ChatText:
 
         Earlier answers are part of it and are marked as in `encode`.
         """
-        encoded = Encoded([], [], [])
-        system, pairs = self._paired(turns)
-        if pairs[-1][1] is not None:
+        encoded, answered = self._conversation(turns, visual_tokens)
+        if answered:
             raise ValueError("the last turn is the assistant's: a prompt ends with the user's.")
-        for number, (prompt, answer) in enumerate(pairs):
-            self._add_prompt(encoded, system, number, prompt, visual_tokens)
-            if answer is not None:
-                start = len(encoded.ids)
-                encoded.ids.extend(self._segment("", answer, self.format.end))
-                encoded.answers.append((start, len(encoded.ids)))
-        self._check_images(encoded, visual_tokens)
         return encoded
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -162,6 +148,25 @@ class ChatText:
         if self.end_id in words:
             words = words[: words.index(self.end_id)]
         return str(self.tokenizer.decode(words, skip_special_tokens=True)).strip()
+
+    def _conversation(
+        self, turns: Sequence[Turn], visual_tokens: Sequence[int]
+    ) -> tuple[Encoded, bool]:
+        """All turns, and whether the last of them is an answer."""
+        encoded = Encoded([], [], [])
+        system, pairs = self._paired(turns)
+        for number, (prompt, answer) in enumerate(pairs):
+            self._add_prompt(encoded, system, number, prompt, visual_tokens)
+            if answer is not None:
+                start = len(encoded.ids)
+                encoded.ids.extend(self._segment("", answer, self.format.end))
+                encoded.answers.append((start, len(encoded.ids)))
+        if len(encoded.images) != len(visual_tokens):
+            raise ValueError(
+                f"{len(visual_tokens)} images but {len(encoded.images)} {IMAGE} placeholders in "
+                "user turns: each image needs one."
+            )
+        return encoded, pairs[-1][1] is not None
 
     def _add_prompt(
         self,
@@ -211,26 +216,14 @@ class ChatText:
         """The system's words and (user, assistant) pairs; the last answer may be missing."""
         system = turns[0]["content"] if turns and turns[0]["role"] == "system" else None
         rest = turns if system is None else turns[1:]
-        roles = [turn["role"] for turn in rest]
-        if not roles or roles != ["user", "assistant"] * (len(roles) // 2) + ["user"] * (
-            len(roles) % 2
-        ):
+        wanted = ("user", "assistant")
+        if not rest or any(turn["role"] != wanted[n % 2] for n, turn in enumerate(rest)):
             raise ValueError(
                 f"turns {[turn['role'] for turn in turns]}: they must alternate between user and "
                 "assistant, starting with the user (after at most one system turn)."
             )
         words: list[str | None] = [turn["content"] for turn in rest]
-        if len(words) % 2:
-            words.append(None)
-        return system, [(str(words[i]), words[i + 1]) for i in range(0, len(words), 2)]
-
-    @staticmethod
-    def _check_images(encoded: Encoded, visual_tokens: Sequence[int]) -> None:
-        if len(encoded.images) != len(visual_tokens):
-            raise ValueError(
-                f"{len(visual_tokens)} images but {len(encoded.images)} {IMAGE} placeholders in "
-                "user turns: each image needs one."
-            )
+        return system, list(zip_longest(words[::2], words[1::2]))  # type: ignore[arg-type]
 
     def save(self, directory: Path) -> None:
         """Write what `load` and `transformers.AutoTokenizer` read."""

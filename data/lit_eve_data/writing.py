@@ -10,26 +10,27 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 from lit_eve_data.manifest import (
     INDEX,
-    FileStamp,
     Manifest,
     SplitManifest,
     check_index,
     hash_file,
     write_manifest,
 )
-from lit_eve_data.records import decode, decode_header
-from lit_eve_data.sidecar import NAME as SIDECAR
+from lit_eve_data.records import checksum, decode, decode_header
 from lit_eve_data.sidecar import SidecarRows
 from lit_eve_data.sources import Source, source_from
 
@@ -44,89 +45,130 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     source = source_from(order["source"])
-    write_dataset(source, Path(order["partial"]), order["workers"])
+    write_dataset(source, Path(order["partial"]), order["workers"], progress=_tell)
     os.replace(order["partial"], order["final"])
 
 
-def write_dataset(source: Source, directory: Path, workers: int) -> None:
-    """Write, verify and stamp all splits of a source into `directory`."""
+def write_dataset(
+    source: Source,
+    directory: Path,
+    workers: int,
+    chunk_bytes: int = CHUNK_BYTES,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write, verify and stamp all splits of a source into `directory`.
+
+    Args:
+        source: what to write.
+        directory: an empty one.
+        workers: processes that make records; 0 makes them here.
+        chunk_bytes: about how large a chunk file is.
+        progress: called with records written and records in all.
+    """
     splits = {name: count for name, count in source.splits().items() if count}
     total, done = sum(splits.values()), 0
     stamped = {}
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_begin, initargs=(source.description(),)
-    ) as pool:
-        blobs = _records(pool, splits, workers)
+    with _records(source, splits, workers) as blobs:
+        progress(0, total)
         for name, count in splits.items():
-            stamped[name] = _write_split(directory, name, count, blobs, done, total)
-            done += count
+            writer = _SplitWriter(directory / name, chunk_bytes)
+            for number in range(count):
+                writer.add(number, next(blobs))
+                done += 1
+                if done % _TASK == 0 or done == total:
+                    progress(done, total)
+            stamped[name] = writer.close()
     write_manifest(directory, Manifest(source.description(), stamped))
     for path in (*directory.rglob("*"), directory):
         _to_disk(path)
 
 
-def _write_split(
-    directory: Path, name: str, count: int, blobs: Iterator[bytes], done: int, total: int
-) -> SplitManifest:
-    """Write the next `count` records as the chunks of a split."""
-    from litdata.streaming.writer import BinaryWriter  # type: ignore[import-untyped]  # seconds
+class _SplitWriter:
+    """Writes the records of one split, then proves that they can be read."""
 
-    folder = directory / name
-    writer = BinaryWriter(str(folder), chunk_bytes=CHUNK_BYTES)
-    rows = SidecarRows()
-    checksums = bytearray()
-    for number in range(count):
-        blob = next(blobs)
-        writer.add_item(number, blob)
-        rows.add(decode_header(blob))
-        checksums += blob[4:8]
-        if number % _TASK == 0:
-            _tell(done=done + number, total=total)
-    writer.done()
-    writer.merge(1)
-    index = json.loads((folder / INDEX).read_text())
-    rows.write(folder, [chunk["chunk_size"] for chunk in index["chunks"]])
-    files = {f"{name}/{path.name}": hash_file(path) for path in sorted(folder.iterdir())}
-    _verify(folder, bytes(checksums), files)
-    return SplitManifest(count, rows.counts(), files)
+    def __init__(self, folder: Path, chunk_bytes: int) -> None:
+        from litdata.streaming.writer import BinaryWriter  # type: ignore[import-untyped]  # seconds
+
+        self.folder = folder
+        self._chunks = BinaryWriter(str(folder), chunk_bytes=chunk_bytes)
+        self._rows = SidecarRows()
+        self._checksums: list[int] = []
+
+    def add(self, number: int, blob: bytes) -> None:
+        """Write one record, the next one."""
+        self._chunks.add_item(number, blob)
+        self._rows.add(decode_header(blob))
+        self._checksums.append(checksum(blob))
+
+    def close(self) -> SplitManifest:
+        """Finish the chunks, stamp the files and re-read everything."""
+        self._chunks.done()
+        self._chunks.merge(1)
+        index = json.loads((self.folder / INDEX).read_text())
+        self._rows.write(self.folder, [chunk["chunk_size"] for chunk in index["chunks"]])
+        files = {path.name: hash_file(path) for path in sorted(self.folder.iterdir())}
+        check_index(self.folder / INDEX, index, set(files))
+        self._reread()
+        stamps = {f"{self.folder.name}/{name}": stamp for name, stamp in files.items()}
+        return SplitManifest(len(self._rows), self._rows.counts(), stamps)
+
+    def _reread(self) -> None:
+        """Compare every record of the finished chunks with what was handed in."""
+        from litdata import StreamingDataset  # type: ignore[import-untyped]
+
+        chunks = StreamingDataset(str(self.folder), shuffle=False, drop_last=False, batch_decode=0)
+        if len(chunks) != len(self._checksums):
+            raise RuntimeError(f"{len(chunks)} records of {len(self._checksums)} were written")
+        for number, expected in enumerate(self._checksums):
+            blob = bytes(chunks[number])
+            decode(blob)
+            if checksum(blob) != expected:
+                raise RuntimeError(f"record {number} of {self.folder} is not the one handed in")
 
 
-def _verify(folder: Path, checksums: bytes, files: dict[str, FileStamp]) -> None:
-    """Re-read every record from the finished chunks and compare with what was handed in."""
-    from litdata import StreamingDataset  # type: ignore[import-untyped]
-
-    names = {path.rsplit("/", 1)[-1] for path in files}
-    check_index(folder / INDEX, json.loads((folder / INDEX).read_text()), names - {SIDECAR})
-    records = StreamingDataset(str(folder), shuffle=False, drop_last=False, batch_decode=0)
-    if 4 * len(records) != len(checksums):
-        raise RuntimeError(f"{folder} holds {len(records)} records, {len(checksums) // 4} written")
-    for number in range(len(records)):
-        blob = bytes(records[number])
-        if blob[4:8] != checksums[4 * number : 4 * number + 4]:
-            raise RuntimeError(f"{folder}: record {number} is not the one that was written")
-        decode(blob)
-
-
-def _records(pool: ProcessPoolExecutor, splits: dict[str, int], workers: int) -> Iterator[bytes]:
-    """All records of all splits in order; workers run ahead of the writer, but not too far."""
+@contextmanager
+def _records(source: Source, splits: dict[str, int], workers: int) -> Iterator[Iterator[bytes]]:
+    """All records of all splits in order."""
     tasks = (
         (name, start, min(start + _TASK, count))
         for name, count in splits.items()
         for start in range(0, count, _TASK)
     )
-    waiting: deque[Future[list[bytes]]] = deque()
-    for task in tasks:
-        waiting.append(pool.submit(_make, *task))
-        if len(waiting) >= _AHEAD * workers:
-            yield from waiting.popleft().result()
+    if workers == 0:
+        yield (source.record(name, i) for name, start, stop in tasks for i in range(start, stop))
+        return
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_begin, initargs=(source.description(),)
+    ) as pool:
+        # Begun here, not when the first record is wanted: meanwhile the writer imports LitData.
+        first = deque(pool.submit(_make, *task) for task in islice(tasks, _AHEAD * workers))
+        yield _in_order(pool, first, tasks)
+
+
+def _in_order(
+    pool: ProcessPoolExecutor,
+    waiting: deque[Future[list[bytes]]],
+    tasks: Iterator[tuple[str, int, int]],
+) -> Iterator[bytes]:
+    """The results in the order of their tasks; for each one taken, one more task is begun."""
     while waiting:
         yield from waiting.popleft().result()
+        waiting.extend(pool.submit(_make, *task) for task in islice(tasks, 1))
 
 
 def _begin(description: dict[str, Any]) -> None:
     """Tell a worker what it works on."""
     global _source
     _source = source_from(description)
+    threading.Thread(target=_end_with_writer, daemon=True).start()
+
+
+def _end_with_writer() -> None:
+    """Wait in a worker for the writing process to go away, killed for instance."""
+    writer = parent_process()
+    if writer is not None:
+        writer.join()
+        os._exit(1)
 
 
 def _make(split: str, start: int, stop: int) -> list[bytes]:
@@ -145,14 +187,14 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _tell(**message: int) -> None:
-    print(json.dumps(message), flush=True)
+def _tell(done: int, total: int) -> None:
+    print(json.dumps({"done": done, "total": total}), flush=True)
 
 
 def _end_with_parent() -> None:
     """Wait for the parent to go away; then there is nobody to prepare for."""
     sys.stdin.read()
-    os._exit(1)
+    os.killpg(os.getpid(), signal.SIGKILL)  # it leads a session of its own: its workers end too
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+"""One small prepared dataset for all tests of this room, and what reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lit_eve_data.batches import ImageLayout
+from lit_eve_data.images import ImageCutter, Native
+from lit_eve_data.lengths import SampleEncoder
+from lit_eve_data.reading import RecordStore
+from lit_eve_data.scenes import ScenesOptions
+from lit_eve_data.sources import ScenesSource
+from lit_eve_data.vocabulary import train_text
+from lit_eve_data.writing import write_dataset
+
+SMALL = ScenesOptions(train=300, val=60, test=20, sides=(32, 64))
+
+
+@pytest.fixture(scope="session")
+def scenes_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared scenes in chunks of about 50 samples."""
+    directory = tmp_path_factory.mktemp("scenes")
+    write_dataset(ScenesSource(SMALL), directory, workers=0, chunk_bytes=400_000)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def scenes(scenes_directory: Path) -> RecordStore:
+    return RecordStore(scenes_directory)
+
+
+@pytest.fixture(scope="session")
+def encoder(scenes: RecordStore) -> SampleEncoder:
+    """EVE's layout at 16 pixels a token."""
+    layout = ImageLayout(patch=8, pool=2, cls=True, row_end=True)
+    cutter = ImageCutter(layout, Native(), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    return SampleEncoder(train_text(scenes.texts(300), 320), cutter)
