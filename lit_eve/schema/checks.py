@@ -13,7 +13,7 @@ from lit_eve.schema.addresses import ENVIRONMENT, Address
 from lit_eve.schema.base import Finding, Path, Strict
 from lit_eve.schema.datasets import Scenes
 from lit_eve.schema.drafts import Draft
-from lit_eve.schema.experiment import Experiment, VisionLanguageExperiment
+from lit_eve.schema.experiment import Experiment, TokenizerExperiment, VisionLanguageExperiment
 from lit_eve.schema.images import Size
 from lit_eve.schema.models import EncoderFree, Model
 from lit_eve.schema.patch_embeddings import num_tokens
@@ -43,21 +43,23 @@ def check(draft: Draft) -> Iterator[Finding]:
     yield from _sizes(experiment)
     if isinstance(experiment, VisionLanguageExperiment):
         yield from _vision_language(experiment, draft.names["stages"])
-    else:
+    if isinstance(experiment, TokenizerExperiment):
         yield from _tokenizer(experiment)
+        yield from _discriminator_learns(experiment)
 
 
 def _vision_language(
     experiment: VisionLanguageExperiment, names: tuple[str, ...]
 ) -> Iterator[Finding]:
     yield from _text(experiment.model)
+    yield from _layers(experiment.model)
     yield from _alignment_used(experiment, names)
     for name, stage in experiment.stages.items():
         yield from _alignment_has(("stages", name), stage, experiment)
         yield from _rows(("stages", name), stage, experiment)
 
 
-def _tokenizer(experiment: Experiment) -> Iterator[Finding]:
+def _tokenizer(experiment: TokenizerExperiment) -> Iterator[Finding]:
     for key in ("compile", "activation_checkpointing"):
         if getattr(experiment.hardware, key):
             yield Finding(
@@ -74,6 +76,18 @@ def _tokenizer(experiment: Experiment) -> Iterator[Finding]:
                 "Count samples, steps or epochs.",
                 (("model", "type"),),
             )
+
+
+def _discriminator_learns(experiment: TokenizerExperiment) -> Iterator[Finding]:
+    """A discriminator that never learns tells nothing."""
+    stages = experiment.stages.values()
+    if experiment.model.discriminator and not any("discriminator" in s.train for s in stages):
+        yield Finding(
+            ("model", "discriminator"),
+            "no stage trains it, so it would judge at random",
+            "Add `discriminator: 1e-4` to `train:` of a stage, or take it out.",
+            tuple(("stages", name, "train") for name in experiment.stages),
+        )
 
 
 def _environment(path: Path, block: Strict) -> Iterator[Finding]:
@@ -274,6 +288,18 @@ def _text(model: EncoderFree) -> Iterator[Finding]:
             ("model", "text"),
             "a pretrained decoder reads the tokens it was trained with",
             "Take `text` out.",
+            (("model", "language_model"),),
+        )
+
+
+def _layers(model: EncoderFree) -> Iterator[Finding]:
+    """The alignment reads the last layer and at least one before it."""
+    decoder, alignment = model.language_model, model.patch_alignment
+    if decoder.type == "llama" and alignment is not None and alignment.every > decoder.depth:
+        yield Finding(
+            ("model", "patch_alignment", "every"),
+            f"every {alignment.every} layers of {decoder.depth} is the last one only",
+            f"Choose from 1 to {decoder.depth}.",
             (("model", "language_model"),),
         )
 

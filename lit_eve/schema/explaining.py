@@ -74,7 +74,7 @@ def _missing_key(place: Place, key: str, tree: Node) -> Fault:
     needed = Mark(mark.file, mark.line, mark.column, (*mark.path, key))
     message, suggestion = _NEEDED.get(key, ("this key is missing", "Add it."))
     if key == "type":
-        suggestion = f"Add `type:`, one of {', '.join(_tags(place.annotation))}."
+        suggestion = f"Add `type: {get_args(place.annotation)[0]}`."
     path = (*place.path, key)
     return Fault(needed.problem(message, suggestion), (path,), None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 from pydantic import ValidationError
@@ -92,7 +93,8 @@ def _findings(draft: Draft, tree: Node) -> Iterator[Problem]:
         if all(draft.trusts(path) for path in (finding.path, *finding.involved)):
             path, node = tree.nearest(finding.path)
             mark = node.mark if path == finding.path else node.key
-            yield mark.problem(finding.message, finding.suggestion)
+            whole = (*mark.path, *finding.path[len(path) :])
+            yield replace(mark, path=whole).problem(finding.message, finding.suggestion)
 
 
 def _in_order(problems: Iterable[Problem]) -> list[Problem]:

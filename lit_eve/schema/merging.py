@@ -11,22 +11,18 @@ from lit_eve.schema.base import Path
 from lit_eve.schema.problems import ExperimentErrors, Problem, advise, dotted
 from lit_eve.schema.trees import Node, parse
 
-_TAGS = ("type", "schedule")
-"""Keys that say which other keys a block has: when one changes, the block starts afresh."""
-
 
 def merge(base: Node, top: Node) -> Node:
     """`top` over `base`, key by key.
 
-    A block whose `type` or `schedule` changes replaces the inherited one: the keys of one type mean
-    nothing to another. Lists and single values are replaced whole.
+    A block whose `type` changes replaces the inherited one: the keys of one type mean nothing to
+    another. Lists and single values are replaced whole.
     """
     if not isinstance(base.value, dict) or not isinstance(top.value, dict):
         return top
-    for tag in _TAGS:
-        before, after = base.value.get(tag), top.value.get(tag)
-        if before and after and before.value != after.value:
-            return top
+    before, after = base.value.get("type"), top.value.get("type")
+    if before and after and before.value != after.value:
+        return top
     block = dict(base.value)
     for key, node in top.value.items():
         block[key] = merge(block[key], node) if key in block else node

@@ -83,10 +83,10 @@ def _encoder_free(model: Plain) -> int:
     }
     model["text"] = {"type": "bytes"}
     model["images"]["size"] = _size(model["images"]["size"], cell)
-    if model["patch_alignment"]:
+    if "patch_alignment" in model:
         every = min(model["patch_alignment"]["every"], DEPTH)
         model["patch_alignment"] = {"width": WIDTH, "heads": HEADS, "every": every}
-    if model["teacher"]:
+    if "teacher" in model:
         model["teacher"] = {
             "type": "random",
             "width": WIDTH,
@@ -109,6 +109,9 @@ def _tokenizer(model: Plain) -> int:
         encoder["attention"] = sorted({min(level, levels - 1) for level in encoder["attention"]})
         cell = 2 ** (levels - 1)
     _quantizer(model["quantizer"])
+    model.pop("perceptual", None)  # it needs the weights of a network trained on ImageNet
+    if "discriminator" in model:
+        model["discriminator"] |= {"width": CODES // 4, "layers": 1, "starts": 0}
     model["images"]["size"] = _size(model["images"]["size"], cell)
     return cell
 

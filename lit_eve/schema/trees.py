@@ -19,7 +19,7 @@ from lit_eve.schema.base import Path
 from lit_eve.schema.problems import ExperimentErrors, Problem, dotted
 
 Scalar = str | int | float | bool | None
-MAX_NODES = 100_000
+MAX_NODES = 20_000
 MAX_DEPTH = 50
 """More than any experiment needs; aliases that unfold into more are an attack."""
 

@@ -131,6 +131,11 @@ SAMPLES = {
     "area": AREA,
     "gumbel": _tokenizer("{type: dalle}", "{type: gumbel}", "  likelihood: logit_laplace"),
     "vq": _tokenizer(_SMALL, "{type: vq, update: {type: loss}, gradient: rotation}"),
+    "vqgan": _tokenizer(
+        _SMALL,
+        "{type: vq}",
+        "  likelihood: l1\n  perceptual: {}\n  discriminator: {starts: 50k}",
+    ).replace("decoder: 1e-4", "decoder: 1e-4, discriminator: 1e-4"),
     "fsq": _tokenizer(_SMALL, "{type: fsq, levels: [8, 5, 5, 5]}", "  likelihood: l1"),
     "lfq": _tokenizer(_SMALL, "{type: lfq, bits: 10}"),
     "residual": _tokenizer(_SMALL, "{type: residual, quantizer: {type: vq}, depth: 8}"),

@@ -80,7 +80,7 @@ def test_what_is_written_reads_back_equal(sample: Path, write: Write) -> None:
 
 def test_an_experiment_cannot_be_changed(quickstart: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load(quickstart).seed = 3  # type: ignore[misc]
+        load(quickstart).seed = 3
 
 
 FIVE = """\

@@ -121,11 +121,11 @@ def test_a_file_that_cannot_be_read_is_told_why(
 
 
 def test_a_block_of_another_type_starts_afresh() -> None:
-    base = parse("e: {type: eve, patch: 8, pool: 2}\nlr: {schedule: cosine, from: 1}", "x")
-    top = parse("e: {type: linear, patch: 16}\nlr: {schedule: linear, to: 0}", "y")
+    base = parse("e: {type: eve, patch: 8, pool: 2}\nf: {type: eve, patch: 8}", "x")
+    top = parse("e: {type: linear, patch: 16}\nf: {type: eve, pool: 2}", "y")
     assert merge(base, top).plain() == {
         "e": {"type": "linear", "patch": 16},
-        "lr": {"schedule": "linear", "to": 0},
+        "f": {"type": "eve", "patch": 8, "pool": 2},
     }
 
 
