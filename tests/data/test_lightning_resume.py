@@ -18,7 +18,6 @@ from lit_eve_data.loader import PackedLoader
 from lit_eve_data.packing import PackingPlan
 from lit_eve_data.reading import RecordStore
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*deprecated:FutureWarning")
 
 
