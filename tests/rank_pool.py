@@ -5,9 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
@@ -50,7 +53,8 @@ class RankPool:
         self._ranks = []
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        _start_server(context)
         port = _free_port()
         for rank in range(self.size):
             ours, theirs = context.Pipe()
@@ -72,6 +76,19 @@ class RankPool:
             pass
         state = f"exit code {process.exitcode}" if process.exitcode is not None else "no answer"
         return False, f"rank {rank}: {state}"
+
+
+def _start_server(context: ForkServerContext) -> None:
+    """One process imports everything once; ranks, also those after a failure, are its forks."""
+    context.set_forkserver_preload(["tests.rank_scenarios"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    try:
+        ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def _free_port() -> int:

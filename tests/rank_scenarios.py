@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tiny_training import Task, fit
 from torch import Tensor
 
 from lit_eve.checkpoints import AtomicCheckpointIO, Checkpoints, newest
@@ -19,6 +18,7 @@ from lit_eve.strategies.saving import gather
 from lit_eve_callbacks.random_state import RandomState
 from lit_eve_callbacks.staged_unfreezing import StagedUnfreezing
 from lit_eve_callbacks.stop_on_signal import StopOnSignal
+from tests.tiny_training import Loader, Task, fit
 
 PARTS = {"decoder": 0, "encoder": 3}
 STEPS = 6
@@ -37,6 +37,7 @@ class Plan:
     sharded_checkpoints: bool = True
     gather_dtype: torch.dtype | None = None
     task: Callable[[float], LightningModule] = Task
+    loader: Callable[[], Loader] = Loader
     callbacks: tuple[Callback, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -95,7 +96,15 @@ def train(plan: Plan) -> Result:
         )
     strategy = build_strategy(plan.strategy, world, sharding=sharding)
     with contextlib.suppress(CrashError):
-        fit(task, callbacks, strategy=strategy, devices=world, max_steps=plan.steps, **options)
+        fit(
+            task,
+            callbacks,
+            loader=plan.loader,
+            strategy=strategy,
+            devices=world,
+            max_steps=plan.steps,
+            **options,
+        )
     return Result(gather_weights(task), _divergence(task))
 
 

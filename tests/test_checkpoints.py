@@ -13,7 +13,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import load_file
-from tiny_training import Task, fit
 
 from lit_eve.checkpoints import (
     AtomicCheckpointIO,
@@ -27,6 +26,7 @@ from lit_eve.checkpoints import (
     verify,
     write_weights,
 )
+from tests.tiny_training import Task, fit
 
 
 def content(step: int, size: int = 100) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tiny_training import Task, fit, same, weights
 
 from lit_eve.checkpoints import AtomicCheckpointIO, Checkpoints, newest
 from lit_eve_callbacks.random_state import RandomState
 from lit_eve_callbacks.staged_unfreezing import StagedUnfreezing
 from lit_eve_callbacks.stop_on_signal import StopOnSignal
+from tests.tiny_training import Task, fit, same, weights
 
 STEPS = 14  # two epochs of 6 batches and two more
 PARTS = {"decoder": 0, "encoder": 5}
@@ -140,7 +140,7 @@ VICTIM = """
 import sys, time
 from pathlib import Path
 from lightning.pytorch import Callback
-import test_resume
+from tests import test_resume
 
 class Slow(Callback):
     def on_train_batch_end(self, trainer, *arguments):
@@ -153,8 +153,8 @@ test_resume.run(Path(sys.argv[1]), crash=0)
 
 
 def test_a_killed_run_resumes_bit_equal(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    path = os.pathsep.join(map(str, [here, here.parent, here.parent / "callbacks"]))
+    root = Path(__file__).parents[1]
+    path = os.pathsep.join(map(str, [root, root / "callbacks", root / "data"]))
     victim = subprocess.Popen(
         [sys.executable, "-c", VICTIM, str(tmp_path / "twice")],
         stdout=subprocess.PIPE,

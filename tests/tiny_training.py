@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ class Loader:
     def __len__(self) -> int:
         return self.samples // self.batch
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         if self.position == len(self):
             self.epoch, self.position = self.epoch + 1, 0
         while self.position < len(self):
@@ -36,15 +36,19 @@ class Loader:
             self.position += 1
             yield batch
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
+    def _batch(self) -> Any:
         order = torch.randperm(
             self.samples, generator=torch.Generator().manual_seed(1000 + self.epoch)
         )
-        picked = order[self.position * self.batch :][: self.batch]
+        picked = order[self.position * self.batch :][: self.batch].tolist()
         rank, world = 0, 1
         if torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        pairs = [sample(int(index)) for index in picked[rank::world]]
+        return self.collate(picked[rank::world], picked)
+
+    def collate(self, own: list[int], joined: list[int]) -> Any:
+        """The batch of this rank, which knows what the joined batch is."""
+        pairs = [sample(index) for index in own]
         return torch.stack([x for x, _ in pairs]), torch.stack([y for _, y in pairs])
 
     def state_dict(self) -> dict[str, int]:
@@ -127,6 +131,7 @@ def fit(
     callbacks: list[Callback],
     resume: Path | None = None,
     validate: bool = False,
+    loader: Callable[[], Loader] = Loader,
     **options: Any,
 ) -> Trainer:
     if validate:
@@ -135,7 +140,7 @@ def fit(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-        run.fit(task, Loader(), Loader(), ckpt_path=resume)
+        run.fit(task, loader(), loader(), ckpt_path=resume)
     return run
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import Record, Task, fit, same, weights
 from torch import Tensor
 
 from lit_eve_callbacks.non_finite import NonFiniteError, NonFiniteGuard, gradient_norm, plain
+from tests.tiny_training import Record, Task, fit, same, weights
 
 
 class Poisoned(Task):

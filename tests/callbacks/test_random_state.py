@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tiny_training import Task, fit, same, weights
 
 from lit_eve_callbacks.random_state import KEY, RandomState, _of_rank, capture, restore
+from tests.tiny_training import Task, fit, same, weights
 
 
 def draws() -> tuple[float, float, float, float]:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from tiny_training import Task, fit, weights
 
 from lit_eve_callbacks.staged_unfreezing import StagedUnfreezing, check_parts, thaw_step, trains
+from tests.tiny_training import Task, fit, weights
 
 PARTS = {"decoder": 0, "encoder": 3, "encoder.1": 1}
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tiny_training import Record, Task, fit, trainer
 from torch import Tensor, nn
 
 from lit_eve_callbacks import step_watch
 from lit_eve_callbacks.step_watch import StepWatch, peak_flops
+from tests.tiny_training import Record, Task, fit, trainer
 
 pytestmark = [  # of Lightning about itself
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tiny_training import Task, fit
 
 from lit_eve_callbacks.stop_on_signal import StopOnSignal, Stopped
+from tests.tiny_training import Task, fit
 
 
 class Raise(Callback):

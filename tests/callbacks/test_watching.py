@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tiny_training import Record, Task, fit
 
 from lit_eve_callbacks.gradient_norms import GradientNorms
 from lit_eve_callbacks.profile_steps import ProfileSteps
 from lit_eve_callbacks.staged_unfreezing import StagedUnfreezing
 from lit_eve_callbacks.stuck_rank import StuckRank
+from tests.tiny_training import Record, Task, fit
 
 
 class Independent(Callback):

@@ -3,7 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from rank_pool import RankPool
+
+from tests.rank_pool import RankPool
 
 
 @pytest.fixture(scope="session")

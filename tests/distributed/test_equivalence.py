@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from rank_pool import RankPool
-from rank_scenarios import Plan, difference, train
+
+from tests.rank_pool import RankPool
+from tests.rank_scenarios import Plan, difference, train
 
 # One process and two sum the same float32 numbers in another order: measured 1.2e-7 at most after
 # six AdamW steps of 1e-2. A wrong gradient shows as 1e-3 and more.

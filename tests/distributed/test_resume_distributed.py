@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rank_pool import RankPool
-from rank_scenarios import PARTS, Plan, difference, train
 from safetensors.torch import load_file
-from tiny_training import same
 
 from lit_eve.checkpoints import consolidate, newest, read_weights
+from tests.rank_pool import RankPool
+from tests.rank_scenarios import PARTS, Plan, difference, train
+from tests.tiny_training import same
 
 # Another world size sums float32 numbers in another order; measured 2e-7 at most after six AdamW
 # steps of 1e-2. Lost optimizer state shows as 1e-3 and more.
