@@ -1,0 +1,222 @@
+"""From the experiment file's words to objects: one visible table per `type:`.
+
+The only file that knows every room. A class gets plain arguments; it never sees the schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_eve.models.encoder_free import EncoderFreeVLM
+from lit_eve.models.language_model import LanguageModel
+from lit_eve.models.patch_embedding import (
+    EvePatchEmbedding,
+    EveV2PatchEmbedding,
+    LinearPatchEmbedding,
+    PatchEmbedding,
+)
+from lit_eve.schema import datasets, images, language_models, patch_embeddings
+from lit_eve.schema.models import EncoderFree
+from lit_eve.schema.schedules import Schedule, TrainPart
+from lit_eve.schema.training import AdamW, Stage
+from lit_eve.tasks.optimizers import AdamWOptions, Rate
+from lit_eve_callbacks.schedules import schedule as make_schedule
+from lit_eve_callbacks.schedules import warmup
+from lit_eve_data.images import Area, ImageCutter, LongestEdge, Native, SizePolicy, Square
+from lit_eve_data.prepare import Progress, prepare_scenes
+from lit_eve_data.reading import RecordStore, RecordView
+from lit_eve_data.scenes import ScenesOptions
+from lit_eve_data.text import ChatText
+from lit_eve_data.vocabulary import bytes_text, pretrained_text, train_text
+
+TEXTS = 4_000
+"""Samples of each dataset that a text tokenizer is trained on."""
+
+Options = Any
+"""A block of the schema; each function of a table knows its own class."""
+
+
+def _name_or_path(address: str) -> str:
+    """What Transformers calls a model; `hf:` only says in the file that it is on the hub."""
+    return address.removeprefix("hf:")
+
+
+# datasets ------------------------------------------------------------------------------------
+
+
+def _scenes(options: datasets.Scenes, root: Path, progress: Progress | None) -> Path:
+    names = {field.name for field in fields(ScenesOptions)}
+    return prepare_scenes(
+        ScenesOptions(**{name: getattr(options, name) for name in names}), root, progress
+    )
+
+
+def _litdata(options: datasets.LitDataSet, root: Path, progress: Progress | None) -> Path:
+    return Path(options.path.resolved())
+
+
+DATASETS: Mapping[str, Callable[[Options, Path, Progress | None], Path]] = {
+    "scenes": _scenes,
+    "litdata": _litdata,
+}
+
+
+def dataset(options: datasets.Dataset, root: Path, progress: Progress | None = None) -> Path:
+    """The folder of a prepared dataset; built-in ones are prepared under `root` first."""
+    return DATASETS[options.type](options, root, progress)
+
+
+def view(directories: Mapping[str, Path], name: str, split: str) -> RecordView:
+    """The samples that a stage's `data:` names: `dataset` or `dataset.subset`."""
+    head, _, subset = name.partition(".")
+    store = RecordStore(directories[head], split)
+    return store.subset(subset) if subset else store.view
+
+
+# text ----------------------------------------------------------------------------------------
+
+
+def text(options: EncoderFree, directories: Mapping[str, Path], saved: Path) -> ChatText:
+    """The text tokenizer; a trained one is kept in `saved` and read back from there.
+
+    Args:
+        options: the model.
+        directories: prepared datasets, whose texts a tokenizer is trained on.
+        saved: folder of this run's own tokenizer.
+    """
+    if (saved / "tokenizer.json").is_file():
+        return ChatText.load(saved)
+    match options.text:
+        case language_models.TrainedText(vocabulary=size):
+            stores = [RecordStore(directories[name]) for name in sorted(directories)]
+            made = train_text((line for store in stores for line in store.texts(TEXTS)), size)
+        case language_models.BytesText():
+            made = bytes_text()
+        case None:
+            assert isinstance(options.language_model, language_models.Pretrained)
+            made = pretrained_text(_name_or_path(options.language_model.source.resolved()))
+    made.save(saved)
+    return made
+
+
+# model ---------------------------------------------------------------------------------------
+
+
+def _llama(options: language_models.Llama, num_tokens: int, weights: bool) -> LanguageModel:
+    return LanguageModel.llama(
+        num_tokens,
+        options.width,
+        options.depth,
+        options.heads,
+        kv_heads=options.kv_heads,
+        ffn=options.ffn,
+        rope_theta=options.rope_theta,
+        max_positions=options.max_positions,
+        tie_embeddings=options.tie_embeddings,
+    )
+
+
+def _pretrained(
+    options: language_models.Pretrained, num_tokens: int, weights: bool
+) -> LanguageModel:
+    source = _name_or_path(options.source.resolved())
+    return LanguageModel.pretrained(source) if weights else LanguageModel.shaped_like(source)
+
+
+LANGUAGE_MODELS: Mapping[str, Callable[[Options, int, bool], LanguageModel]] = {
+    "llama": _llama,
+    "pretrained": _pretrained,
+}
+
+
+def _eve(options: patch_embeddings.EvePatchEmbedding, out_width: int) -> PatchEmbedding:
+    return EvePatchEmbedding(options.patch, options.pool, options.width, out_width, options.heads)
+
+
+def _eve_v2(options: patch_embeddings.EveV2PatchEmbedding, out_width: int) -> PatchEmbedding:
+    return EveV2PatchEmbedding(options.patch, options.pool, options.width, out_width)
+
+
+def _linear(options: patch_embeddings.LinearPatchEmbedding, out_width: int) -> PatchEmbedding:
+    return LinearPatchEmbedding(options.patch, out_width)
+
+
+PATCH_EMBEDDINGS: Mapping[str, Callable[[Options, int], PatchEmbedding]] = {
+    "eve": _eve,
+    "eve_v2": _eve_v2,
+    "linear": _linear,
+}
+
+
+def encoder_free(options: EncoderFree, num_tokens: int, weights: bool = True) -> EncoderFreeVLM:
+    """The model of an experiment.
+
+    Args:
+        options: its block in the file.
+        num_tokens: size of the text tokenizer's vocabulary.
+        weights: read a pretrained decoder's weights; without, only its shape.
+    """
+    decoder = options.language_model
+    language_model = LANGUAGE_MODELS[decoder.type](decoder, num_tokens, weights)
+    embedding = options.patch_embedding
+    return EncoderFreeVLM(
+        language_model, PATCH_EMBEDDINGS[embedding.type](embedding, language_model.width)
+    )
+
+
+SIZES: Mapping[str, Callable[[Options], SizePolicy]] = {
+    "native": lambda size: Native(),
+    "longest_edge": lambda size: LongestEdge(size.edge),
+    "area": lambda size: Area(size.max_side),
+    "square": lambda size: Square(size.edge),
+}
+
+
+def cutter(options: images.Images, embedding: PatchEmbedding) -> ImageCutter:
+    """What turns pictures into the patches that `embedding` reads."""
+    return ImageCutter(
+        embedding.layout, SIZES[options.size.type](options.size), options.mean, options.std
+    )
+
+
+# training ------------------------------------------------------------------------------------
+
+
+def rates(stage: Stage, steps: int) -> dict[str, Rate]:
+    """Learning rate of every trained part as a function of the stage's step."""
+    return {part: _rate(options, stage.optimizer, steps) for part, options in stage.train.items()}
+
+
+def _rate(part: TrainPart, optimizer: AdamW, steps: int) -> Rate:
+    if isinstance(part.lr, Schedule) or optimizer.schedule == "constant":
+        shape = number(part.lr, steps)
+    else:
+        end = part.lr * optimizer.final
+        shape = make_schedule(optimizer.schedule, start=part.lr, end=end, steps=steps)
+    rising = (part.warmup or optimizer.warmup).steps(steps)
+    return lambda step: shape(step) * warmup(max(0, step - part.thaw), steps=rising)
+
+
+def number(value: float | Schedule, steps: int) -> Rate:
+    """A number of the file as a function of the step of a stage of `steps` steps."""
+    if not isinstance(value, Schedule):
+        return lambda step: value
+    return make_schedule(
+        value.schedule, start=value.start, end=value.end, steps=max(1, value.over.steps(steps))
+    )
+
+
+def adamw(options: AdamW) -> AdamWOptions:
+    """The optimizer's options besides the learning rate."""
+    return AdamWOptions(options.betas, options.eps, options.weight_decay)
+
+
+def on_meta(options: EncoderFree, num_tokens: int) -> EncoderFreeVLM:
+    """The model's shape without any memory: a 7 B plan takes seconds."""
+    with torch.device("meta"):
+        return encoder_free(options, num_tokens, weights=False)

@@ -1,0 +1,229 @@
+"""One run, from an experiment file to its last checkpoint and scores: start reading here.
+
+Experiment, directory, data, text, plan, stages, scores: in this order, each step announced.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from lit_eve import assemble, plan, run_directory
+from lit_eve.progress import progress_line
+from lit_eve.run_directory import RunDirectory
+from lit_eve.schema import Experiment, VisionLanguageExperiment, load
+from lit_eve.schema.running import MLflowTracking
+from lit_eve.stage import (
+    RunInterrupted,
+    Setting,
+    launch_shape,
+    limit_threads,
+    make_plan,
+    num_steps,
+    train_stage,
+)
+from lit_eve.tracking.environment import snapshot
+from lit_eve.tracking.shipper import Shipper, start_shipper
+from lit_eve.tracking.spool import Spool
+from lit_eve_data.lengths import SampleEncoder
+
+
+def start(
+    file: Path,
+    overrides: Sequence[str],
+    *,
+    tiny: bool,
+    runs: Path,
+    data: Path,
+    first: str | None,
+    console: Console,
+) -> RunDirectory:
+    """Run an experiment file in a new directory.
+
+    Args:
+        file: the experiment.
+        overrides: `a.b=1` each.
+        tiny: shrink it to run on any CPU in under a minute.
+        runs: root of all runs.
+        data: root of prepared datasets.
+        first: stage to start at; None for the first.
+        console: what the user sees.
+    """
+    experiment = load(file, overrides, tiny=tiny)
+    directory = run_directory.create(runs, experiment.name)
+    run_directory.write_atomically(directory.experiment_file, experiment.to_yaml())
+    directory.write_json("environment.json", snapshot())
+    return execute(experiment, directory, data, first, console)
+
+
+def resume(
+    directory: RunDirectory, data: Path, first: str | None, console: Console
+) -> RunDirectory:
+    """Go on with a run exactly where it stopped, or anew from the stage `first`."""
+    os.environ[run_directory.RUN_VARIABLE] = str(directory.path)
+    experiment = load(directory.experiment_file)
+    return execute(experiment, directory, data, first, console)
+
+
+def execute(
+    experiment: Experiment,
+    directory: RunDirectory,
+    data: Path,
+    first: str | None,
+    console: Console,
+) -> RunDirectory:
+    """All stages of a run that are not finished yet.
+
+    Raises:
+        ValueError: for anything the user can mend, before work starts where possible.
+        RunInterrupted: if a signal ended it in good order.
+    """
+    if not isinstance(experiment, VisionLanguageExperiment):
+        raise ValueError(
+            f"{experiment.name} declares a {experiment.model.type} model, which `run` cannot train "
+            "yet. Declare an encoder_free model."
+        )
+    quiet()
+    limit_threads(experiment.hardware)
+    console.print(f"[bold]{experiment.name}[/bold] → {directory.path}", highlight=False)
+    names = _stages_to_run(experiment, directory, first)
+    with _tracked(experiment, directory):
+        setting = prepare(experiment, directory, data, console)
+        plans = plan_run(setting)
+        plan.show(list(plans.values()), console)
+        directory.write_json("plan.json", plan.as_json(list(plans.values())))
+        summaries: dict[str, Any] = {}
+        for name in experiment.stages:
+            if name in names:
+                console.rule(f"stage {name}")
+                summaries[name] = train_stage(setting, name)
+                plan.compare(plans[name], summaries[name], console)
+            else:
+                summaries[name] = directory.summary(name) or {}
+    _conclude(summaries, directory, console)
+    return directory
+
+
+def prepare(
+    experiment: VisionLanguageExperiment, directory: RunDirectory, data: Path, console: Console
+) -> Setting:
+    """Datasets, text tokenizer and image cutter: what every stage reads through."""
+    datasets: dict[str, Path] = {}
+    for name, options in experiment.datasets.items():
+        with progress_line(console, f"preparing {name}", "samples") as bar:
+            datasets[name] = assemble.dataset(options, data, bar)
+    text = assemble.text(experiment.model, datasets, directory.text)
+    shape = assemble.on_meta(experiment.model, text.num_tokens)
+    cutter = assemble.cutter(experiment.model.images, shape.patch_embedding)
+    return Setting(experiment, directory, datasets, SampleEncoder(text, cutter), console)
+
+
+def plan_run(setting: Setting) -> dict[str, plan.StagePlan]:
+    """The plan of every stage, with lengths measured on the data."""
+    experiment = setting.experiment
+    model = assemble.on_meta(experiment.model, setting.encoder.text.num_tokens)
+    devices, nodes = launch_shape(experiment.hardware)
+    plans = {}
+    for name, stage in experiment.stages.items():
+        packing = make_plan(setting, stage)
+        plans[name] = plan.plan_stage(
+            experiment,
+            model,
+            name,
+            devices=devices * nodes,
+            packing=packing,
+            steps=num_steps(stage.budget, packing),
+        )
+    return plans
+
+
+def _stages_to_run(
+    experiment: VisionLanguageExperiment, directory: RunDirectory, first: str | None
+) -> list[str]:
+    """Names of the stages that are not finished, from `first` on.
+
+    Raises:
+        ValueError: if there is no such stage, or what it starts from is not there.
+    """
+    names = list(experiment.stages)
+    if first is None:
+        return [name for name in names if not directory.finished(name)]
+    if first not in names:
+        raise ValueError(f"there is no stage {first!r}. Stages: {', '.join(names)}.")
+    before = experiment.source_of(first)
+    if before is not None and not directory.weights(before).is_file():
+        raise ValueError(
+            f"stage {first!r} starts from the weights of {before!r}, and this run has none. Resume "
+            f"a run that finished {before!r}: lit-eve resume RUN --stage {first}."
+        )
+    return names[names.index(first) :]
+
+
+@contextmanager
+def _tracked(experiment: Experiment, directory: RunDirectory) -> Iterator[None]:
+    """The run's own record, and the process that ships it; statuses are true in the end."""
+    spool = Spool(directory.path / "tracking", tags={"mlflow.runName": directory.id})
+    spool.status("RUNNING")
+    spool.note(description(experiment, directory))
+    spool.artifact(directory.experiment_file, "config")
+    spool.artifact(directory.path / "environment.json", "config")
+    shipper: Shipper | None = None
+    if isinstance(experiment.tracking, MLflowTracking):
+        shipper = start_shipper(directory.path, experiment.tracking.uri.resolved())
+    try:
+        yield
+        spool.status("FINISHED")
+    except (RunInterrupted, KeyboardInterrupt):
+        spool.status("KILLED")
+        raise
+    except BaseException:
+        spool.status("FAILED")
+        raise
+    finally:
+        spool.close()
+        if shipper is not None:
+            shipper.finish()
+
+
+def description(experiment: Experiment, directory: RunDirectory) -> str:
+    """The run in the tracker's words: question first, then what to type."""
+    return "\n\n".join(
+        (
+            experiment.question or f"Experiment {experiment.name}.",
+            f"`lit-eve evaluate {directory.id}` · `lit-eve resume {directory.id}`",
+        )
+    )
+
+
+def _conclude(summaries: Mapping[str, Any], directory: RunDirectory, console: Console) -> None:
+    """Scores of every stage side by side, and the next sensible command."""
+    table = Table(title="held-out answers, by generation", title_justify="left")
+    table.add_column("kind")
+    kinds: list[str] = []
+    for name, summary in summaries.items():
+        table.add_column(name, justify="right")
+        kinds += [kind for kind in summary.get("scores", {}) if kind not in kinds]
+    for kind in kinds:
+        shown = [summary.get("scores", {}).get(kind) for summary in summaries.values()]
+        table.add_row(kind, *("" if value is None else f"{value:.1%}" for value in shown))
+    console.print(table)
+    console.print(f"run   {directory.path}", highlight=False)
+    console.print("next  lit-eve ui", highlight=False)
+
+
+def quiet() -> None:
+    """Leave out what libraries say about themselves; their errors still come through."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")
+    torch.set_float32_matmul_precision("high")

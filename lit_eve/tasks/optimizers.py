@@ -1,0 +1,92 @@
+"""Parameter groups and learning rates: one table of parts serves every task.
+
+A part is a name in the model's own tree (`language_model`, `patch_embedding.project`). Each part
+has a rate: a pure function of the optimizer step, so a resumed run needs no counter of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+Rate = Callable[[int], float]
+"""Optimizer step -> learning rate."""
+
+FROZEN = "frozen"
+"""The group of everything a stage does not train: no gradients, so AdamW leaves it alone."""
+
+
+@dataclass(frozen=True)
+class AdamWOptions:
+    """What AdamW takes besides the learning rate (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+def part_of(name: str, parts: Mapping[str, object]) -> str:
+    """The most specific part that holds parameter `name`, or `FROZEN`."""
+    holders = [part for part in parts if name == part or name.startswith(part + ".")]
+    return max(holders, key=len, default=FROZEN)
+
+
+def check_parts(model: nn.Module, parts: Mapping[str, object]) -> None:
+    """Stop before training when a part names nothing in the model.
+
+    Raises:
+        ValueError: naming the part and the nearest names that exist.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    tree = sorted(
+        {".".join(n.split(".")[:depth]) for n in names for depth in range(1, n.count(".") + 2)}
+    )
+    for part in parts:
+        if part not in tree:
+            near = get_close_matches(part, tree, n=3, cutoff=0.4) or tree[:5]
+            raise ValueError(
+                f"train: {part!r} is no part of the model, so nothing would learn under that name. "
+                f"Nearest: {', '.join(near)}."
+            )
+
+
+def build_adamw(
+    model: nn.Module, rates: Mapping[str, Rate], options: AdamWOptions
+) -> tuple[AdamW, LambdaLR]:
+    """AdamW over every parameter of `model`, grouped by part, with each part's own rate.
+
+    Frozen parameters are in the optimizer too: what is missing there can never be thawed, and AdamW
+    neither decays nor keeps state for a parameter without a gradient. Weight decay applies to
+    matrices only, not to biases, norms and single tokens.
+
+    Raises:
+        ValueError: if a part names nothing in the model.
+    """
+    check_parts(model, rates)
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault((part_of(name, rates), parameter.ndim > 1), []).append(parameter)
+    optimizer = AdamW(
+        [
+            {
+                "params": parameters,
+                "name": part if decays else f"{part} (no decay)",
+                "weight_decay": options.weight_decay if decays else 0.0,
+            }
+            for (part, decays), parameters in groups.items()
+        ],
+        lr=1.0,  # LambdaLR multiplies it: the rates are learning rates, not factors
+        betas=options.betas,
+        eps=options.eps,
+    )
+    schedule = LambdaLR(optimizer, [rates.get(part, _zero) for part, _ in groups])
+    return optimizer, schedule
+
+
+def _zero(step: int) -> float:
+    return 0.0
