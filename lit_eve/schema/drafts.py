@@ -60,7 +60,7 @@ def salvage(kind: type[Experiment], tree: Node, faults: list[Fault]) -> Draft | 
             tainted.update(fault.tainted)
             if fault.remove:
                 tainted.add(_remove(plain, fault.remove))
-        tainted |= _fill(kind, plain)
+        _fill(kind, plain)
         try:
             experiment = kind.model_validate(plain, by_name=False, by_alias=True)
         except ValidationError as error:
@@ -97,29 +97,26 @@ def _remove(plain: Any, path: Path) -> Path:
     return path
 
 
-def _fill(block: type[Strict], plain: dict[str, Any], here: Path = ()) -> set[Path]:
-    """Give every required key of a block, and of the blocks in it, some value; tells which."""
-    filled: set[Path] = set()
+def _fill(block: type[Strict], plain: dict[str, Any]) -> None:
+    """Give every required key of a block, and of the blocks in it, some value."""
     for name, field in block.model_fields.items():
         key = str(field.validation_alias or name)
-        path = (*here, key)
         if key in plain:
-            filled |= _fill_value(field.annotation, plain[key], path)
+            _fill_value(field.annotation, plain[key])
         elif field.is_required():
             plain[key] = _filling(field.rebuild_annotation())
-            filled.add(path)
-    return filled
 
 
-def _fill_value(annotation: Any, value: Any, here: Path) -> set[Path]:
+def _fill_value(annotation: Any, value: Any) -> None:
     if not isinstance(value, dict):
-        return set()
+        return
     item = items_of(annotation)
-    if item is not None:
-        entries = (_fill_value(item, entry, (*here, key)) for key, entry in value.items())
-        return {path for paths in entries for path in paths}
     block = choose(annotation, value)
-    return _fill(block, value, here) if block else set()
+    if item is not None:
+        for entry in value.values():
+            _fill_value(item, entry)
+    elif block is not None:
+        _fill(block, value)
 
 
 def _filling(annotation: Any) -> Any:

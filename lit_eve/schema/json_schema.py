@@ -44,7 +44,7 @@ def json_schema() -> Schema:
     tops = [definitions.pop(kind.__name__) for kind in kinds]
     definitions["Reference"] = _REFERENCE
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "lit-eve experiment",
         "description": "One question, the model that shall answer it, and how it is trained.",
         "type": "object",
@@ -99,6 +99,8 @@ def _lenient(item: Any) -> Any:
         for key, value in item.items()
         if key not in ("required", "title", "discriminator", "default", "minProperties")
     }
+    if "prefixItems" in kept:
+        kept["items"] = kept.pop("prefixItems")  # the word of the draft that editors know
     for pattern, named in kept.pop("patternProperties", {}).items():
         kept |= {"propertyNames": {"pattern": pattern}, "additionalProperties": named}
     extra = kept.get("additionalProperties")

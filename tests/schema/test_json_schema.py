@@ -40,7 +40,7 @@ LIMITS: dict[str, Callable[[Any, Any], bool]] = {
     "const": lambda value, limit: value == limit,
 }
 KNOWN = {"type", "anyOf", "$ref", "properties", "additionalProperties", "propertyNames"} | {
-    *("items", "prefixItems", "description", "examples", "if", "then", "$defs", "$schema"),
+    *("items", "description", "examples", "if", "then", "$defs", "$schema"),
     *("title", *LIMITS),
 }
 
@@ -59,8 +59,9 @@ def accepts(schema: Any, value: Any) -> bool:
     if not all(fits(value, schema[word]) for word, fits in LIMITS.items() if word in schema):
         return False
     if isinstance(value, list):
-        shapes = schema.get("prefixItems", [schema.get("items", {})] * len(value))
-        return all(accepts(shape, item) for shape, item in zip(shapes, value, strict=False))
+        shapes = schema.get("items", {})
+        each = shapes if isinstance(shapes, list) else [shapes] * len(value)
+        return all(accepts(shape, item) for shape, item in zip(each, value, strict=True))
     return not isinstance(value, dict) or accepts_keys(schema, value)
 
 

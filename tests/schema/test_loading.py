@@ -230,6 +230,25 @@ def test_a_wrong_part_neither_hides_nor_causes_other_messages(quickstart: Path) 
     ]
 
 
+def test_nothing_is_said_about_the_default_of_a_misspelt_key(quickstart: Path) -> None:
+    text = quickstart.read_text().replace("pool: 2", "pool: 4").replace("cell: 16", "cel: 32")
+    quickstart.write_text(text.replace("[32, 96]", "[32, 64]"))
+    assert only(quickstart).suggestion == "Did you mean 'cell'?"
+
+
+def test_an_interpolation_of_nothing_is_not_also_a_wrong_value(quickstart: Path) -> None:
+    problem = only(quickstart, "model.patch_embedding.width=${model.width}")
+    assert problem.message == "${model.width} names nothing in this experiment"
+
+
+def test_text_with_dollars_and_braces_is_written_so_that_it_reads_back(
+    quickstart: Path, write: Write
+) -> None:
+    experiment = load(quickstart, ["question='worth \\${5}?'"])
+    assert experiment.question == "worth ${5}?"
+    assert load(write(experiment.to_yaml(), "again.yaml")) == experiment
+
+
 def problems_sorted(found: list[Problem]) -> list[Problem]:
     return sorted(found, key=lambda problem: problem.key)
 
