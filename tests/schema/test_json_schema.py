@@ -12,7 +12,7 @@ import pytest
 
 from lit_eve.schema import load
 from lit_eve.schema.base import Strict
-from lit_eve.schema import json_schema
+from lit_eve.schema.json_schema import json_schema
 from lit_eve.schema.trees import parse
 
 Write = Callable[..., Path]
