@@ -292,9 +292,7 @@ PATHS = [
 ]
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(PATHS), values)
 def test_whatever_is_written_is_an_experiment_or_a_list_of_problems(
     quickstart: Path, path: str, value: object
