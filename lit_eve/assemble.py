@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.language_model import LanguageModel
@@ -89,19 +90,23 @@ def text(options: EncoderFree, directories: Mapping[str, Path], saved: Path) -> 
         directories: prepared datasets, whose texts a tokenizer is trained on.
         saved: folder of this run's own tokenizer.
     """
-    if (saved / "tokenizer.json").is_file():
-        return ChatText.load(saved)
+    saved.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(saved.parent / ".text.lock"):  # every rank of a launch comes here at once
+        if not (saved / "tokenizer.json").is_file():
+            _new_text(options, directories).save(saved)
+    return ChatText.load(saved)
+
+
+def _new_text(options: EncoderFree, directories: Mapping[str, Path]) -> ChatText:
     match options.text:
         case language_models.TrainedText(vocabulary=size):
             stores = [RecordStore(directories[name]) for name in sorted(directories)]
-            made = train_text((line for store in stores for line in store.texts(TEXTS)), size)
+            return train_text((line for store in stores for line in store.texts(TEXTS)), size)
         case language_models.BytesText():
-            made = bytes_text()
+            return bytes_text()
         case None:
             assert isinstance(options.language_model, language_models.Pretrained)
-            made = pretrained_text(_name_or_path(options.language_model.source.resolved()))
-    made.save(saved)
-    return made
+            return pretrained_text(_name_or_path(options.language_model.source.resolved()))
 
 
 # model ---------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from lit_eve.schema.running import MLflowTracking
 from lit_eve.stage import (
     RunInterrupted,
     Setting,
-    launch_shape,
+    launch,
     limit_threads,
     make_plan,
     num_steps,
@@ -33,7 +33,7 @@ from lit_eve.stage import (
 )
 from lit_eve.tracking.environment import snapshot
 from lit_eve.tracking.shipper import Shipper, start_shipper
-from lit_eve.tracking.spool import Spool
+from lit_eve.tracking.spool import Spool, environment_rank
 from lit_eve_data.lengths import SampleEncoder
 
 
@@ -94,6 +94,7 @@ def execute(
         )
     quiet()
     limit_threads(experiment.hardware)
+    console.quiet = environment_rank() > 0  # one voice for all processes of a run
     console.print(f"[bold]{experiment.name}[/bold] → {directory.path}", highlight=False)
     names = _stages_to_run(experiment, directory, first)
     with _tracked(experiment, directory):
@@ -131,7 +132,7 @@ def plan_run(setting: Setting) -> dict[str, plan.StagePlan]:
     """The plan of every stage, with lengths measured on the data."""
     experiment = setting.experiment
     model = assemble.on_meta(experiment.model, setting.encoder.text.num_tokens)
-    devices, nodes = launch_shape(experiment.hardware)
+    devices = launch(experiment.hardware).world_size
     plans = {}
     for name, stage in experiment.stages.items():
         packing = make_plan(setting, stage)
@@ -139,7 +140,7 @@ def plan_run(setting: Setting) -> dict[str, plan.StagePlan]:
             experiment,
             model,
             name,
-            devices=devices * nodes,
+            devices=devices,
             packing=packing,
             steps=num_steps(stage.budget, packing),
         )

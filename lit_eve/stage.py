@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer, seed_everything
+from lightning.pytorch.strategies import Strategy
 from rich.console import Console
 
 from lit_eve import assemble
@@ -27,9 +28,18 @@ from lit_eve.schema import VisionLanguageExperiment
 from lit_eve.schema.running import Hardware
 from lit_eve.schema.training import LanguageStage
 from lit_eve.schema.units import Budget
-from lit_eve.strategies import build_strategy
+from lit_eve.strategies import (
+    Launch,
+    Sharding,
+    build_strategy,
+    builds_on_meta,
+    compile_blocks,
+    detect_launch,
+    usable_weights,
+)
 from lit_eve.tasks.language import LanguageTask
 from lit_eve.tracking.logger import SpoolLogger
+from lit_eve.tracking.spool import environment_rank
 from lit_eve_callbacks.random_state import RandomState
 from lit_eve_callbacks.staged_unfreezing import StagedUnfreezing
 from lit_eve_callbacks.step_metrics import StepMetrics
@@ -142,14 +152,20 @@ def build_model(setting: Setting, name: str) -> EncoderFreeVLM:
     """
     experiment = setting.experiment
     seed_everything(experiment.seed, verbose=False)
-    model = assemble.encoder_free(experiment.model, setting.encoder.text.num_tokens)
-    before = experiment.source_of(name)
-    if before is None:
-        return model
-    load_weights(model, setting.directory.weights(before))
-    setting.console.print(
-        f"  weights: all {len(model.state_dict())} tensors from stage [bold]{before}[/bold]"
-    )
+    tokens = setting.encoder.text.num_tokens
+    if builds_on_meta(experiment.hardware.strategy):  # rank zero hands the weights out
+        model = assemble.on_meta(experiment.model, tokens)
+    else:
+        model = assemble.encoder_free(experiment.model, tokens)
+        before = experiment.source_of(name)
+        if before is not None:
+            load_weights(model, setting.directory.weights(before))
+            count = len(model.state_dict())
+            setting.console.print(f"  weights: all {count} tensors from stage {before}")
+    if experiment.hardware.activation_checkpointing:
+        model.language_model.recompute_activations()
+    if experiment.hardware.compile:
+        compile_blocks(model)
     return model
 
 
@@ -183,9 +199,8 @@ def train_stage(setting: Setting, name: str) -> dict[str, Any]:
     stage = experiment.stages[name]
     started = time.time()
     model = build_model(setting, name)
-    devices, nodes = launch_shape(experiment.hardware)
-    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
-    feed = make_feed(setting, stage, Share(rank, devices * nodes))
+    spread = launch(experiment.hardware)
+    feed = make_feed(setting, stage, Share(environment_rank(), spread.world_size))
     logger = SpoolLogger(directory.stage(name))
     task = LanguageTask(model, assemble.rates(stage, feed.steps), assemble.adamw(stage.optimizer))
     stopping = StopOnSignal()
@@ -213,14 +228,18 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def launch_shape(hardware: Hardware) -> tuple[int, int]:
-    """Processes on a machine, and machines."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has decided
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        return local, int(os.environ["WORLD_SIZE"]) // local
-    if hardware.devices != "auto":
-        return hardware.devices, 1
-    return max(1, torch.cuda.device_count()) if hardware.accelerator != "cpu" else 1, 1
+def launch(hardware: Hardware) -> Launch:
+    """How many processes work on a run, and who starts them."""
+    gpus = torch.cuda.device_count() if hardware.accelerator in ("auto", "gpu") else 0
+    return detect_launch(hardware.devices, hardware.nodes, available=max(1, gpus))
+
+
+def make_strategy(hardware: Hardware, spread: Launch) -> Strategy | str:
+    """Lightning's strategy for the file's words."""
+    sharding = None
+    if hardware.strategy in ("fsdp", "hsdp"):
+        sharding = Sharding(replicate=hardware.replicate, offload=hardware.offload)
+    return build_strategy(hardware.strategy, spread.devices, spread.nodes, sharding=sharding)
 
 
 def make_trainer(
@@ -229,7 +248,8 @@ def make_trainer(
     """Lightning's Trainer with everything a stage needs around it."""
     experiment, directory = setting.experiment, setting.directory
     stage, evaluate = experiment.stages[name], experiment.evaluate
-    devices, nodes = launch_shape(experiment.hardware)
+    spread = launch(experiment.hardware)
+    best = experiment.checkpoint.best
     view = assemble.view(setting.datasets, next(iter(stage.data)), "val")
     shown = [view[n] for n in range(min(evaluate.answers, len(view)))]
     callbacks = [
@@ -239,16 +259,20 @@ def make_trainer(
         StepWatch(every=10),
         StageProgress(setting.console, name, feed.steps),
         Checkpoints(
-            directory.checkpoints(name), experiment.checkpoint.every, experiment.checkpoint.keep
+            directory.checkpoints(name),
+            experiment.checkpoint.every,
+            experiment.checkpoint.keep,
+            best=None if best is None else best.metric,
+            mode="min" if best is None else best.mode,
         ),
         ShowAnswers(Examiner(setting.encoder, shown), logger),
         RandomState(),
     ]
     return Trainer(
         accelerator=experiment.hardware.accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy=build_strategy(experiment.hardware.strategy, devices, nodes),
+        devices=spread.devices,
+        num_nodes=spread.nodes,
+        strategy=make_strategy(experiment.hardware, spread),
         precision=PRECISIONS[stage.precision],  # type: ignore[arg-type]
         max_steps=feed.steps,
         max_epochs=-1,
@@ -292,7 +316,9 @@ def finish_stage(
     }
     if trainer.is_global_zero:
         consolidate(last, directory.weights(name), prefix="model.")
-        result = examine(setting, name, model)
+    with usable_weights(trainer.lightning_module):
+        result = examine(setting, name, model)  # on every rank: a sharded model needs them all
+    if trainer.is_global_zero:
         summary["scores"] = {key: round(value, 4) for key, value in result.items()}
         logger.log_metrics({f"test/{key}": value for key, value in result.items()}, feed.steps)
         logger.spool.status("FINISHED")

@@ -53,6 +53,12 @@ class Experiment(Strict):
     tracking: Tracking = MLflowTracking(type="mlflow")
     """Where runs are recorded: mlflow or none."""
 
+    def source_of(self, stage: str) -> str | None:
+        """The stage whose weights `stage` starts from; None for one that starts afresh."""
+        names = list(self.stages)
+        above = names[names.index(stage) - 1] if names.index(stage) else None
+        return self.stages[stage].previous or above
+
     def to_yaml(self) -> str:
         """The whole experiment, every default written out; `load` reads it back equal."""
         plain = self.model_dump(by_alias=True)
