@@ -12,7 +12,7 @@ are frozen for all versions.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -60,11 +60,6 @@ class Cursor:
     def state(self) -> dict[str, Any]:
         """As plain JSON."""
         return {**self.__dict__, "drawn": list(self.drawn)}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Cursor:
-        """What `state` wrote."""
-        return cls(**{**state, "drawn": tuple(state["drawn"])})
 
 
 @dataclass
@@ -159,6 +154,10 @@ class PackingPlan:
             cursor = Cursor(cursor.step, cursor.window + 1, 0, len(rest), drawn)
             packs = rest + self._window(cursor.window, cursor.drawn)
 
+    def cursor(self, state: Mapping[str, Any]) -> Cursor:
+        """The cursor whose `state` that is."""
+        return Cursor(**{**state, "drawn": tuple(state["drawn"])})
+
     def supervised(self, rows: Sequence[Pack]) -> int:
         """Supervised tokens of the given rows."""
         return sum(
@@ -196,7 +195,7 @@ class PackingPlan:
 
     def _draws(self, window: int) -> Integers:
         """The source of every sample of a window."""
-        uniform = _random(self.seed, _DRAW, window).random_sample(self._window_size)
+        uniform = random_numbers(self.seed, _DRAW, window).random_sample(self._window_size)
         return np.minimum(np.searchsorted(self._bounds, uniform, "right"), len(self.sources) - 1)
 
     def _counts(self, window: int) -> list[int]:
@@ -214,7 +213,7 @@ class PackingPlan:
             lengths[mine] = source.tokens[indices[mine]]
         samples = list(zip(draws.tolist(), indices.tolist(), strict=True))
         packs = best_fit_decreasing(lengths, self.tokens_per_row)
-        order = _random(self.seed, _ROWS, window).permutation(len(packs))
+        order = random_numbers(self.seed, _ROWS, window).permutation(len(packs))
         return [[samples[place] for place in packs[number]] for number in order.tolist()]
 
     def _next(self, number: int, position: int, count: int) -> Integers:
@@ -235,7 +234,7 @@ class PackingPlan:
             for old in [e for e in known if abs(e - epoch) > 1]:
                 del known[old]
             source, usable = self.sources[number], self._usable[number]
-            random = _random(self.seed, _EPOCH, epoch, zlib.crc32(source.name.encode()))
+            random = random_numbers(self.seed, _EPOCH, epoch, zlib.crc32(source.name.encode()))
             known[epoch] = usable[epoch_order(source.chunk[usable], random)]
         return known[epoch]
 
@@ -287,5 +286,6 @@ def best_fit_decreasing(lengths: Integers, room: int) -> list[list[int]]:
     return rows
 
 
-def _random(*seed: int) -> np.random.RandomState:
+def random_numbers(*seed: int) -> np.random.RandomState:
+    """A stream of random numbers of its own for every tuple of numbers."""
     return np.random.RandomState([number % 2**32 for number in seed])

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lit_eve_data.assembling import ALONE, Assembler, Share, Task, make_all
+from lit_eve_data.assembling import Assembler, RowsTask
 from lit_eve_data.batches import PackedBatch
 from lit_eve_data.lengths import SampleEncoder
 from lit_eve_data.packing import WINDOW, Pack, SourceLengths, best_fit_decreasing
 from lit_eve_data.reading import RecordView
+from lit_eve_data.working import ALONE, Share, make_all
 
 
 @dataclass
@@ -66,7 +67,7 @@ class PackedPass:
         supervised = int(self.lengths.supervised[usable].sum())
         pieces = self._num_batches * self.share.world
         self._tasks = [
-            Task(packs[piece::pieces], max(1, supervised) / pieces)
+            RowsTask(packs[piece::pieces], max(1, supervised) / pieces)
             for piece in range(self.share.rank, pieces, self.share.world)
         ]
 

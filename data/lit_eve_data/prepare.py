@@ -17,8 +17,9 @@ from typing import IO
 from filelock import FileLock
 
 from lit_eve_data.manifest import NAME, read_manifest
+from lit_eve_data.photos import PhotosOptions
 from lit_eve_data.scenes import ScenesOptions
-from lit_eve_data.sources import ScenesSource, Source, fingerprint
+from lit_eve_data.sources import PhotosSource, ScenesSource, Source, fingerprint
 
 Progress = Callable[[int, int], None]
 _RANK_VARIABLES = (
@@ -50,6 +51,25 @@ def prepare_scenes(options: ScenesOptions, root: Path, progress: Progress | None
     """
     source = ScenesSource(options)
     return prepare(source, root / f"scenes-{fingerprint(source)}", progress)
+
+
+def prepare_photos(options: PhotosOptions, root: Path, progress: Progress | None = None) -> Path:
+    """Cut the photo crops of `options` under `root`, unless they are there already.
+
+    Args:
+        options: what to cut.
+        root: directory of all prepared datasets.
+        progress: called with crops written and crops in all.
+
+    Returns:
+        The dataset's directory, `root/photos-<fingerprint>`.
+
+    Raises:
+        RuntimeError: if preparing failed; nothing that could be read remains.
+        ValueError: if a finished dataset of that name is damaged.
+    """
+    source = PhotosSource(options)
+    return prepare(source, root / f"photos-{fingerprint(source)}", progress)
 
 
 def prepare(source: Source, final: Path, progress: Progress | None = None) -> Path:

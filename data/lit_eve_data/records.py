@@ -7,6 +7,7 @@ checksum is there because the chunks have none: a flipped bit would decode to an
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import struct
@@ -102,7 +103,12 @@ def encode(sample: Sample) -> bytes:
 
 
 def check(sample: Sample) -> None:
-    """Raise ValueError unless there is one placeholder for each image, all in user turns."""
+    """Raise ValueError unless there is one placeholder for each image, all in user turns.
+
+    A sample without turns is a bare set of images.
+    """
+    if not sample.turns and sample.images:
+        return
     placed = sum(turn["content"].count(IMAGE) for turn in sample.turns if turn["role"] == "user")
     anywhere = sum(turn["content"].count(IMAGE) for turn in sample.turns)
     if placed != len(sample.images) or anywhere != placed:
@@ -173,7 +179,6 @@ def _decode(data: bytes, form: str) -> Pixels:
 def _simplejpeg() -> Any:
     """The fast JPEG decoder if it is installed (2.7 times Pillow), else None."""
     try:
-        import simplejpeg  # type: ignore[import-not-found]
+        return importlib.import_module("simplejpeg")
     except ImportError:
         return None
-    return simplejpeg

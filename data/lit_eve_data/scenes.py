@@ -116,10 +116,6 @@ class ScenesOptions:
         if min(self.kinds.values()) < 0 or sum(self.kinds.values()) <= 0:
             raise ValueError("kinds need weights of zero or more, at least one of them positive.")
 
-    def count(self, split: Split) -> int:
-        """Scenes of `split`."""
-        return {"train": self.train, "val": self.val, "test": self.test}[split]
-
 
 @dataclass(frozen=True)
 class SceneObject:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from lit_eve_data import questions
+from lit_eve_data import photos, questions, scenes
 from lit_eve_data.digits import SPLITS, Split
+from lit_eve_data.photos import PhotosOptions, crop
 from lit_eve_data.records import Sample, StoredImage, encode
-from lit_eve_data.scenes import GENERATOR_VERSION, Scene, ScenesOptions, compose, scene_random
+from lit_eve_data.scenes import Scene, ScenesOptions, compose, scene_random
 
 
 class Source(Protocol):
@@ -46,15 +47,43 @@ class ScenesSource:
 
     def description(self) -> dict[str, Any]:
         """The options, and the version of the program that understands them."""
-        return {"type": "scenes", "version": GENERATOR_VERSION, "options": asdict(self.options)}
+        return {
+            "type": "scenes",
+            "version": scenes.GENERATOR_VERSION,
+            "options": asdict(self.options),
+        }
 
     def splits(self) -> Mapping[str, int]:
         """Scenes of every split."""
-        return {split: self.options.count(split) for split in SPLITS}
+        return {split: getattr(self.options, split) for split in SPLITS}
 
     def record(self, split: str, index: int) -> bytes:
         """Scene number `index` of a split."""
         return encode(scene_sample(self.options, _split(split), index)[0])
+
+
+class PhotosSource:
+    """Crops of photographs, see `photos`."""
+
+    def __init__(self, options: PhotosOptions) -> None:
+        self.options = options
+
+    def description(self) -> dict[str, Any]:
+        """The options, and the version of the program that understands them."""
+        return {
+            "type": "photos",
+            "version": photos.GENERATOR_VERSION,
+            "options": asdict(self.options),
+        }
+
+    def splits(self) -> Mapping[str, int]:
+        """Crops of every split."""
+        return {split: getattr(self.options, split) for split in SPLITS}
+
+    def record(self, split: str, index: int) -> bytes:
+        """Crop number `index` of a split, a picture without text."""
+        pixels = crop(self.options, _split(split), index)
+        return encode(Sample(f"{split}/{index}", "image/photo", [], [StoredImage.raw(pixels)]))
 
 
 def scene_sample(options: ScenesOptions, split: Split, index: int) -> tuple[Sample, Scene]:
@@ -73,18 +102,21 @@ def source_from(description: Mapping[str, Any]) -> Source:
     Raises:
         ValueError: if it is of an unknown type or was written by another version.
     """
-    if description.get("type") != "scenes":
-        raise ValueError(f"unknown type of source {description.get('type')!r}: known is scenes.")
-    if description["version"] != GENERATOR_VERSION:
-        raise ValueError(
-            f"the scenes were described by version {description['version']}, this program draws "
-            f"version {GENERATOR_VERSION}: prepare them again."
-        )
-    options: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in description["options"].items()
+    known: dict[str, tuple[int, Callable[[dict[str, Any]], Source]]] = {
+        "scenes": (scenes.GENERATOR_VERSION, lambda o: ScenesSource(ScenesOptions(**o))),
+        "photos": (photos.GENERATOR_VERSION, lambda o: PhotosSource(PhotosOptions(**o))),
     }
-    return ScenesSource(ScenesOptions(**options))
+    kind = description.get("type")
+    if kind not in known:
+        raise ValueError(f"unknown type of source {kind!r}: known are {', '.join(known)}.")
+    version, make = known[kind]
+    if description["version"] != version:
+        raise ValueError(
+            f"the {kind} were described by version {description['version']}, this program makes "
+            f"version {version}: prepare them again."
+        )
+    options = description["options"].items()
+    return make({key: tuple(v) if isinstance(v, list) else v for key, v in options})
 
 
 def fingerprint(source: Source) -> str:

@@ -11,12 +11,12 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from lit_eve_data.assembling import Share
 from lit_eve_data.batches import PackedBatch
 from lit_eve_data.lengths import SampleEncoder
 from lit_eve_data.loader import PackedLoader
 from lit_eve_data.packing import PackingPlan
 from lit_eve_data.reading import RecordStore
+from lit_eve_data.working import Share
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*deprecated:FutureWarning")
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from lit_eve_data.assembling import Share
 from lit_eve_data.batches import IGNORE, PackedBatch
 from lit_eve_data.lengths import SampleEncoder
 from lit_eve_data.loader import PackedLoader
 from lit_eve_data.packing import PackingPlan
 from lit_eve_data.reading import RecordStore
 from lit_eve_data.records import BadSampleError
+from lit_eve_data.working import Share
 
 Fingerprint = tuple[bytes, ...]
 

@@ -106,7 +106,9 @@ def test_a_cursor_goes_on_exactly_where_it_was_taken(stop: int, batch: int) -> N
     whole = list(islice(packing.steps(packing.start), stop + 5))
     cursor = whole[stop - 1][1] if stop else packing.start
     state = json.loads(json.dumps(cursor.state()))
-    again = list(islice(plan(*sources, batch=batch).steps(Cursor.from_state(state)), 5))
+    again = list(
+        islice(plan(*sources, batch=batch).steps(plan(*sources, batch=batch).cursor(state)), 5)
+    )
     assert again == whole[stop:]
     assert len(json.dumps(state)) < 120
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from lit_eve_data.assembling import Share
 from lit_eve_data.batches import IGNORE
 from lit_eve_data.lengths import SampleEncoder
 from lit_eve_data.passes import PackedPass
 from lit_eve_data.reading import RecordStore
+from lit_eve_data.working import Share
 
 
 @pytest.fixture
