@@ -40,17 +40,19 @@ class _FoldedAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.project = nn.Linear(width, width)
 
-    def _fold(self, query: Tensor) -> Tensor:
+    def _weights(self) -> tuple[Tensor, Tensor]:
+        """Key and value weights by head, (H, K, D) each."""
+        key, value = self.key_value.weight.view(2, self.heads, -1, self.width).unbind()
+        return key, value
+
+    def _fold(self, query: Tensor, key_weight: Tensor) -> Tensor:
         """(M, D) queries to (H, M, D): what to multiply a normalised key with to get its score."""
-        key_weight = self.key_value.weight.view(2, self.heads, -1, self.width)[0]  # (H, K, D)
-        heads = (self.query(self.query_norm(query)) * self.scale).unflatten(
-            1, (self.heads, -1)
-        )  # (M, H, K)
+        projected = self.query(self.query_norm(query)) * self.scale  # (M, D)
+        heads = projected.view(len(query), *key_weight.shape[:2])  # (M, H, K)
         return torch.bmm(heads.transpose(0, 1), key_weight)  # (H, M, D)
 
-    def _values(self, weighted: Tensor) -> Tensor:
+    def _values(self, weighted: Tensor, value_weight: Tensor) -> Tensor:
         """(H, M, D) weighted sums of normalised keys to (M, D), the attention's output."""
-        value_weight = self.key_value.weight.view(2, self.heads, -1, self.width)[1]  # (H, K, D)
         values = torch.bmm(weighted, value_weight.transpose(1, 2))  # (H, M, K)
         output: Tensor = self.project(values.transpose(0, 1).flatten(1))
         return output  # (M, D)
@@ -68,12 +70,14 @@ class WindowAttention(_FoldedAttention):
         Returns:
             (M, D): the average of each window plus what its query found.
         """
-        average = windows.mean(1)  # (M, D)
-        folded = self._fold(average).transpose(0, 1)  # (M, H, D)
+        key_weight, value_weight = self._weights()
+        # Not `mean`: its gradient would be divided at (M, S, D) instead of at (M, D).
+        average = windows.sum(1) * (1 / windows.shape[1])  # (M, D)
+        folded = self._fold(average, key_weight).transpose(0, 1)  # (M, H, D)
         keys = self.key_value_norm(windows)  # (M, S, D)
         attention = torch.bmm(keys, folded.transpose(1, 2)).softmax(1)  # (M, S, H)
         weighted = torch.bmm(attention.transpose(1, 2), keys)  # (M, H, D)
-        return average + self._values(weighted.transpose(0, 1))
+        return average + self._values(weighted.transpose(0, 1), value_weight)
 
 
 class ImageAttention(_FoldedAttention):
@@ -91,11 +95,12 @@ class ImageAttention(_FoldedAttention):
         Returns:
             (I, D): the class embedding plus what it found in each image.
         """
-        folded = self._fold(query[None])[:, 0]  # (H, D)
+        key_weight, value_weight = self._weights()
+        folded = self._fold(query[None], key_weight)[:, 0]  # (H, D)
         keys = self.key_value_norm(windows)  # (M, D)
         attention = segment_softmax(keys @ folded.T, image, num_images)  # (M, H)
         weighted = segment_weighted_sum(attention, keys, image, num_images)  # (H, I, D)
-        return query + self._values(weighted)
+        return query + self._values(weighted, value_weight)
 
 
 def segment_softmax(scores: Tensor, segment: Tensor, num_segments: int) -> Tensor:
