@@ -13,11 +13,8 @@ from urllib.error import URLError
 
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.image import (
-    FrechetInceptionDistance,
-    PeakSignalNoiseRatio,
-    StructuralSimilarityIndexMeasure,
-)
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 SSIM_WINDOW = 11
 """Side of the window that SSIM compares; smaller images have none."""

@@ -7,9 +7,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from lit_eve.schema.base import Finding, Fraction, FromList, NonNegative, Positive, Strict
+from lit_eve.schema.base import (
+    Finding,
+    Fraction,
+    FromList,
+    NonNegative,
+    Positive,
+    PositiveReal,
+    Strict,
+)
 from lit_eve.schema.images import Native, Size
 from lit_eve.schema.quantizers import Quantizer
+from lit_eve.schema.units import StepsFromZero
 
 
 class DalleEncoder(Strict):
@@ -63,6 +72,28 @@ Encoder = Annotated[DalleEncoder | ConvolutionalEncoder, Field(discriminator="ty
 """The encoder and, mirrored, the decoder."""
 
 
+class Perceptual(Strict):
+    """LPIPS: distance of features of a network trained on ImageNet, whose weights are needed."""
+
+    backbone: Literal["vgg", "alex"] = "vgg"
+    """That network."""
+    weight: PositiveReal = 1.0
+    """Weight of the distance."""
+
+
+class Discriminator(Strict):
+    """A network that tells pictures from reconstructions, patch by patch (VQGAN)."""
+
+    width: Positive = 64
+    """Channels after its first convolution."""
+    layers: Positive = 3
+    """Convolutions that halve the picture; each side needs 3 times 2 to the power of this."""
+    weight: PositiveReal = 0.8
+    """Weight of the loss of not fooling it, besides the adaptive one."""
+    starts: StepsFromZero = 0
+    """Optimizer step from which both its losses count."""
+
+
 class TokenizerImages(Strict):
     """Pictures as the tokenizer sees them: pixels from 0 to 1."""
 
@@ -73,7 +104,7 @@ class TokenizerImages(Strict):
 class ImageTokenizer(Strict):
     """A model that turns pictures into codes and back."""
 
-    parts: ClassVar[tuple[str, ...]] = ("encoder", "quantizer", "decoder")
+    parts: ClassVar[tuple[str, ...]] = ("encoder", "quantizer", "decoder", "discriminator")
 
     type: Literal["tokenizer"]
     encoder: Encoder
@@ -82,6 +113,10 @@ class ImageTokenizer(Strict):
     """gumbel, vq, fsq, lfq, residual, multi_scale or gaussian."""
     likelihood: Literal["logit_laplace", "l1", "l2"] = "logit_laplace"
     """What the decoder predicts of a pixel: logit_laplace (DALL-E), l1 or l2."""
+    perceptual: Perceptual | None = None
+    """Adds LPIPS to the likelihood."""
+    discriminator: Discriminator | None = None
+    """Adds an adversarial loss; a part that must be trained as well."""
     images: TokenizerImages = TokenizerImages()
     """Sizes of the pictures."""
     ema: Fraction | None = None
