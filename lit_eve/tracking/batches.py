@@ -57,6 +57,8 @@ class Sender:
         self.client = client
         self.run_id = run_id
         self.num_refused = 0
+        self.pictures: dict[str, int] = {}  # key to newest step, of what was sent
+        self.num_turns = 0  # events that change what the run has to show, beyond its numbers
         self._accepted = accepted
         self._files = Attachments(client, run_id, folder, uid)
         self._offset = 0
@@ -71,11 +73,12 @@ class Sender:
             "note": lambda event: self._tags.update({"mlflow.note.content": _cut(event["v"])}),
         }
         self._single: dict[str, Callable[[Event], None]] = {
-            "image": self._files.image,
+            "image": self._image,
             "table": self._files.table,
             "artifact": self._files.file,
             "status": self._status,
             "dataset": self._dataset,
+            "about": self._about,
         }
 
     def add(self, event: Event, offset: int) -> None:
@@ -87,6 +90,7 @@ class Sender:
             self._guarded(kind, self._kinds[kind], event)
         elif kind in self._single:
             self.flush()
+            self.num_turns += 1
             self._guarded(f"{kind} {event.get('key', '')}", self._single[kind], event)
         self._offset = offset
         self._num_events += 1
@@ -133,6 +137,14 @@ class Sender:
 
     def _collect_tags(self, event: Event) -> None:
         self._tags.update({_key(key): _cut(str(value)) for key, value in event["v"].items()})
+
+    def _image(self, event: Event) -> None:
+        self._files.image(event)
+        self.pictures[event["key"]] = event["s"]
+
+    def _about(self, event: Event) -> None:
+        experiment = self.client.get_run(self.run_id).info.experiment_id
+        self.client.set_experiment_tag(experiment, "mlflow.note.content", event["v"])
 
     def _status(self, event: Event) -> None:
         if event["v"] == "RUNNING":

@@ -7,22 +7,27 @@ and the store recognises it: metric rows by their recorded time, files by their 
 
 from __future__ import annotations
 
-import colorsys
 import getpass
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_eve.tracking.batches import Sender
+from lit_eve.tracking.colours import run_colour, stage_colour
 from lit_eve.tracking.liveness import spool_folders, tracking_folder, write_atomically
 from lit_eve.tracking.spool import EVENTS_FILE, Event, read_events
 from lit_eve.tracking.store import Store, experiment_id
+from lit_eve.tracking.views import update_views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 UID_TAG = "lit_eve.uid"
+KIND_TAG = "lit_eve.kind"
+STAGE_TAG = "lit_eve.stage"
+PARENT_TAG = "mlflow.parentRunId"
+COLOUR_TAG = "mlflow.runColor"
 SYSTEM_FOLDER = "system"
 """Below the run's own spool: what the shipper measures of the machine, in a file of its own."""
 
@@ -35,6 +40,7 @@ class Shipped:
     run_id: str = ""
     experiment_id: str = ""
     offset: int = 0
+    pictures: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -62,6 +68,7 @@ class Delivery:
         self.run_directory = Path(run_directory).resolve()
         self.num_sent = 0
         self.num_refused = 0
+        self._turned = False
         self._routes: dict[Path, _Route] = {}
 
     def ship(self) -> int:
@@ -82,9 +89,19 @@ class Delivery:
             return 0
         self._drain(run)
         system = self._route(own / SYSTEM_FOLDER, run, shared=True)
-        for route in (system, *(self._route(stage, run) for stage in stages)):
+        routes = [self._route(stage, run) for stage in stages]
+        for route in (system, *routes):
             if route is not None:
                 self._drain(route)
+        if self._turned:
+            self._turned = False
+            shown = [(r.folder.parent.name, r.shipped) for r in routes if r is not None]
+            update_views(
+                self.client,
+                run.shipped.experiment_id,
+                run.shipped.run_id,
+                [(name, shipped.run_id, shipped.pictures) for name, shipped in shown],
+            )
         return self.num_sent - before
 
     def run_id(self) -> str:
@@ -94,6 +111,7 @@ class Delivery:
     def _drain(self, route: _Route) -> None:
         def accepted(offset: int, num_events: int) -> None:
             route.shipped.offset = offset
+            route.shipped.pictures |= sender.pictures
             self._remember(route)
             self.num_sent += num_events
 
@@ -104,6 +122,7 @@ class Delivery:
             sender.flush()
         finally:
             self.num_refused += sender.num_refused
+            self._turned = self._turned or sender.num_turns > 0
 
     def _route(self, folder: Path, parent: _Route | None, shared: bool = False) -> _Route | None:
         """The way of one spool: to the run of its own, below `parent`, or to `parent`'s itself.
@@ -154,13 +173,24 @@ class Delivery:
             shipped.run_id = known[0].info.run_id
             return
         name = self.run_directory.name if parent is None else route.folder.parent.name
+        tags = _first_tags(route.uid) | {COLOUR_TAG: self._colour(shipped.experiment_id, parent)}
+        if parent is None:
+            tags[KIND_TAG] = "run"
+        else:
+            tags |= {KIND_TAG: "stage", STAGE_TAG: name, PARENT_TAG: parent.shipped.run_id}
         created = self.client.create_run(
-            shipped.experiment_id,
-            start_time=first["t"],
-            tags=_first_tags(route.uid, parent),
-            run_name=name,
+            shipped.experiment_id, start_time=first["t"], tags=tags, run_name=name
         )
         shipped.run_id = created.info.run_id
+
+    def _colour(self, experiment: str, parent: _Route | None) -> str:
+        if parent is None:
+            runs = self.client.search_runs([experiment], f"tags.`{KIND_TAG}` = 'run'")
+            return run_colour(len(runs))
+        run_id = parent.shipped.run_id
+        stages = self.client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{run_id}'")
+        own = self.client.get_run(run_id).data.tags.get(COLOUR_TAG, run_colour(0))
+        return stage_colour(own, len(stages))
 
     def _remember(self, route: _Route) -> None:
         text = json.dumps(asdict(route.shipped))
@@ -179,23 +209,10 @@ def _memory(folder: Path, store: Store) -> Path:
     return folder / f"shipped-{store.key}.json"
 
 
-def _first_tags(uid: str, parent: _Route | None) -> dict[str, str]:
-    tags = {
-        UID_TAG: uid,
-        "mlflow.runColor": _colour(uid),
-        "mlflow.source.name": "lit-eve",
-        "mlflow.source.type": "LOCAL",
-    }
+def _first_tags(uid: str) -> dict[str, str]:
+    tags = {UID_TAG: uid, "mlflow.source.name": "lit-eve", "mlflow.source.type": "LOCAL"}
     try:
         tags["mlflow.user"] = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         tags["mlflow.user"] = "unknown"
-    if parent is not None:
-        tags["mlflow.parentRunId"] = parent.shipped.run_id
     return tags
-
-
-def _colour(uid: str) -> str:
-    """A colour of the run's own: MLflow's twenty colours repeat within one comparison."""
-    red, green, blue = colorsys.hls_to_rgb(int(uid[:8], 16) / 16**8, 0.45, 0.65)
-    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"

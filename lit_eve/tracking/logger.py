@@ -39,7 +39,7 @@ class SpoolLogger(Logger):
         self.spool = Spool(
             self.directory / "tracking",
             rank=getattr(rank_zero_only, "rank", None),
-            tags={"mlflow.runName": run_name or default, "lit_eve.stage": self.directory.name},
+            tags={"mlflow.runName": run_name or default},
         )
         self.spool.status("RUNNING")
 

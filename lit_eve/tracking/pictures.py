@@ -27,6 +27,7 @@ BLUE: Colour = (38, 103, 214)
 
 GAP = 12
 TEXT = 15
+LARGE = 36
 LINE = 20
 
 
@@ -154,18 +155,49 @@ def answer_sheet(answers: Sequence[Answer], columns: int = 3, cell: int = 144) -
     return sheet
 
 
+def answer_grid(
+    answers: Sequence[Answer], columns: int | None = None, cell: int = 240
+) -> Image.Image:
+    """Pictures with the given answer in large letters, to be read at a glance in a small card.
+
+    Green is right; red is wrong, and the line below says what was expected.
+
+    Args:
+        answers: at least one.
+        columns: pictures a row, by default what makes the grid square, as the UI's cards are.
+        cell: side of a picture's square in pixels.
+
+    Raises:
+        ValueError: if there is no answer.
+    """
+    if not answers:
+        raise ValueError("a grid of answers needs at least one answer, got none.")
+    width, height = cell + GAP, cell + 2 * LARGE + 2 * GAP
+    square = int(np.ceil(np.sqrt(len(answers) * height / width)))
+    columns = min(columns or square, len(answers))
+    rows = -(-len(answers) // columns)
+    sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for index, answer in enumerate(answers):
+        x, y = GAP + index % columns * width, GAP + index // columns * height
+        sheet.paste(_with_boxes(answer, cell), (x, y))
+        verdict = GREEN if answer.correct else RED
+        draw.rectangle((x, y + cell, x + cell - 1, y + cell + 4), fill=verdict)
+        lines = [(answer.given or "(nothing)", verdict)]
+        if not answer.correct:
+            lines.append((f"not {answer.expected}", GREY))
+        for number, (text, colour) in enumerate(lines):
+            line = _wrap(text, cell, lines=1, size=LARGE)[0]
+            draw.text((x, y + cell + 8 + number * (LARGE + 4)), line, colour, font=_font(LARGE))
+    return sheet
+
+
 def _card(answer: Answer, size: tuple[int, int], cell: int) -> Image.Image:
     verdict = GREEN if answer.correct else RED
     card = Image.new("RGB", size, CARD)
     draw = ImageDraw.Draw(card)
     draw.rectangle((0, 0, 4, size[1]), fill=verdict)
-    pairs = ((answer.expected_box, BLUE), (answer.given_box, verdict))
-    drawn = _square(as_image(answer.picture), cell, CARD)
-    boxes = [(box, colour) for box, colour in pairs if box is not None]
-    if boxes:
-        enlarged = _enlarged(as_image(answer.picture), cell)
-        drawn = _centred(boxed(enlarged, boxes), cell, CARD)
-    card.paste(drawn, (GAP, GAP))
+    card.paste(_with_boxes(answer, cell), (GAP, GAP))
     x, y = cell + 2 * GAP, GAP
     room = size[0] - x - GAP
     for line in _wrap(answer.question, room, lines=3):
@@ -184,8 +216,16 @@ def _card(answer: Answer, size: tuple[int, int], cell: int) -> Image.Image:
     return card
 
 
-def _square(image: Image.Image, cell: int, paper: Colour = CARD) -> Image.Image:
-    return _centred(_enlarged(image, cell), cell, paper)
+def _with_boxes(answer: Answer, cell: int) -> Image.Image:
+    """The picture in its square, the expected box in blue, the given one as the verdict."""
+    verdict = GREEN if answer.correct else RED
+    pairs = ((answer.expected_box, BLUE), (answer.given_box, verdict))
+    boxes = [(box, colour) for box, colour in pairs if box is not None]
+    return _centred(boxed(_enlarged(as_image(answer.picture), cell), boxes), cell)
+
+
+def _square(image: Image.Image, cell: int) -> Image.Image:
+    return _centred(_enlarged(image, cell), cell)
 
 
 def _enlarged(image: Image.Image, cell: int) -> Image.Image:
@@ -199,8 +239,8 @@ def _enlarged(image: Image.Image, cell: int) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _centred(image: Image.Image, cell: int, paper: Colour) -> Image.Image:
-    square = Image.new("RGB", (cell, cell), paper)
+def _centred(image: Image.Image, cell: int) -> Image.Image:
+    square = Image.new("RGB", (cell, cell), CARD)
     square.paste(image, ((cell - image.width) // 2, (cell - image.height) // 2))
     return square
 
@@ -210,9 +250,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _wrap(text: str, room: int, lines: int) -> list[str]:
+def _wrap(text: str, room: int, lines: int, size: int = TEXT) -> list[str]:
     """The text in at most `lines` lines of `room` pixels; what does not fit ends in dots."""
-    font = _font(TEXT)
+    font = _font(size)
     wrapped = [""]
     for word in text.split():
         longer = f"{wrapped[-1]} {word}".strip()

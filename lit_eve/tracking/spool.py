@@ -138,6 +138,10 @@ class Spool:
         """Record the run's description; the first lines are what the run list shows."""
         self._append({"k": "note", "v": markdown})
 
+    def about(self, markdown: str) -> None:
+        """Record what the experiment, all its runs together, is about."""
+        self._append({"k": "about", "v": markdown})
+
     def status(self, status: Status, state: str | None = None, at: float | None = None) -> None:
         """Record where the run stands.
 
