@@ -5,6 +5,7 @@ Small images are enlarged by a whole factor without smoothing, so that their pix
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,7 @@ BLUE: Colour = (38, 103, 214)
 GAP = 12
 TEXT = 15
 LARGE = 36
+LONGEST = 400
 LINE = 20
 
 
@@ -254,7 +256,7 @@ def _wrap(text: str, room: int, lines: int, size: int = TEXT) -> list[str]:
     """The text in at most `lines` lines of `room` pixels; what does not fit ends in dots."""
     font = _font(size)
     wrapped = [""]
-    for word in text.split():
+    for word in text[:LONGEST].split():
         longer = f"{wrapped[-1]} {word}".strip()
         if font.getlength(longer) <= room or not wrapped[-1]:
             wrapped[-1] = longer
@@ -268,6 +270,7 @@ def _wrap(text: str, room: int, lines: int, size: int = TEXT) -> list[str]:
 def _cut(line: str, room: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     if font.getlength(line) <= room:
         return line
-    while line and font.getlength(line + "...") > room:
-        line = line[:-1]
-    return line.rstrip() + "..."
+    fits = bisect_left(
+        range(len(line)), True, key=lambda n: font.getlength(line[:n] + "...") > room
+    )
+    return line[: max(fits - 1, 0)].rstrip() + "..."
