@@ -12,19 +12,31 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from transformers import AutoConfig, ViTConfig
 
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.language_model import LanguageModel
+from lit_eve.models.patch_alignment import PatchAlignment
 from lit_eve.models.patch_embedding import (
     EvePatchEmbedding,
     EveV2PatchEmbedding,
     LinearPatchEmbedding,
     PatchEmbedding,
 )
-from lit_eve.schema import datasets, images, language_models, patch_embeddings
+from lit_eve.models.teacher import Normalisation, Teacher
+from lit_eve.schema import (
+    VisionLanguageExperiment,
+    alignments,
+    datasets,
+    images,
+    language_models,
+    patch_embeddings,
+)
 from lit_eve.schema.models import EncoderFree
 from lit_eve.schema.schedules import Schedule, TrainPart
-from lit_eve.schema.training import AdamW, Stage
+from lit_eve.schema.training import AdamW, LanguageStage, Stage
+from lit_eve.tasks.alignment import Aligning, AlignmentTask
+from lit_eve.tasks.language import LanguageTask
 from lit_eve.tasks.optimizers import AdamWOptions, Rate
 from lit_eve_callbacks.schedules import schedule as make_schedule
 from lit_eve_callbacks.schedules import warmup
@@ -170,8 +182,54 @@ def encoder_free(options: EncoderFree, num_tokens: int, weights: bool = True) ->
     language_model = LANGUAGE_MODELS[decoder.type](decoder, num_tokens, weights)
     embedding = options.patch_embedding
     return EncoderFreeVLM(
-        language_model, PATCH_EMBEDDINGS[embedding.type](embedding, language_model.width)
+        language_model,
+        PATCH_EMBEDDINGS[embedding.type](embedding, language_model.width),
+        _patch_alignment(options, language_model),
     )
+
+
+def _patch_alignment(options: EncoderFree, decoder: LanguageModel) -> PatchAlignment | None:
+    alignment, seen = options.patch_alignment, options.teacher
+    if alignment is None or seen is None:
+        return None
+    return PatchAlignment(
+        decoder.width,
+        decoder.depth,
+        alignment.width,
+        teacher_width(seen),
+        alignment.heads,
+        alignment.every,
+    )
+
+
+def teacher_width(options: alignments.Teacher) -> int:
+    """Width of a teacher's features, without its weights."""
+    if isinstance(options, alignments.RandomTeacher):
+        return options.width
+    config = AutoConfig.from_pretrained(_name_or_path(options.source.resolved()))
+    return int(getattr(config, "vision_config", config).hidden_size)
+
+
+def teacher(options: EncoderFree, embedding: PatchEmbedding) -> Teacher:
+    """The frozen vision encoder of an experiment, which must have one."""
+    seen = options.teacher
+    given = Normalisation(options.images.mean, options.images.std)
+    match seen:
+        case alignments.RandomTeacher():
+            config = ViTConfig(
+                hidden_size=seen.width,
+                num_hidden_layers=seen.depth,
+                num_attention_heads=seen.heads,
+                intermediate_size=4 * seen.width,
+                image_size=seen.image,
+                patch_size=seen.patch,
+            )
+            return Teacher.random(config, seen.layer, embedding.layout, given)
+        case alignments.PretrainedTeacher():
+            source = _name_or_path(seen.source.resolved())
+            return Teacher.pretrained(source, seen.layer, embedding.layout, given)
+        case None:
+            raise ValueError("there is no teacher to align with. Add model.teacher.")
 
 
 SIZES: Mapping[str, Callable[[Options], SizePolicy]] = {
@@ -214,6 +272,24 @@ def number(value: float | Schedule, steps: int) -> Rate:
     return make_schedule(
         value.schedule, start=value.start, end=value.end, steps=max(1, value.over.steps(steps))
     )
+
+
+def task(
+    experiment: VisionLanguageExperiment, stage: LanguageStage, model: EncoderFreeVLM, steps: int
+) -> LanguageTask:
+    """The LightningModule of a stage of `steps` steps."""
+    loss = experiment.loss
+    options = adamw(stage.optimizer)
+    language = number(loss.language, steps)
+    if stage.task == "language":
+        return LanguageTask(model, rates(stage, steps), options, language)
+    assert loss.alignment is not None  # the experiment file was checked
+    aligning = Aligning(
+        teacher(experiment.model, model.patch_embedding),
+        number(loss.alignment.weight, steps),
+        loss.alignment.distance,
+    )
+    return AlignmentTask(model, rates(stage, steps), options, aligning, language)
 
 
 def adamw(options: AdamW) -> AdamWOptions:

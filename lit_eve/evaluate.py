@@ -16,10 +16,12 @@ from lit_eve.checkpoints import newest
 from lit_eve.examine import question, reply
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.generation import Sampling
-from lit_eve.run import prepare, quiet
+from lit_eve.run import quiet
 from lit_eve.run_directory import RunDirectory
 from lit_eve.schema import VisionLanguageExperiment, load
-from lit_eve.stage import Setting, examine, limit_threads, load_weights
+from lit_eve.setting import Setting, prepare
+from lit_eve.stage import examine, load_weights
+from lit_eve.trainer import limit_threads
 
 
 def open_run(

@@ -18,23 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_eve import assemble, plan, run_directory
-from lit_eve.progress import progress_line
+from lit_eve.feed import make_plan, num_steps
 from lit_eve.run_directory import RunDirectory
 from lit_eve.schema import Experiment, VisionLanguageExperiment, load
 from lit_eve.schema.running import MLflowTracking
-from lit_eve.stage import (
-    RunInterrupted,
-    Setting,
-    launch,
-    limit_threads,
-    make_plan,
-    num_steps,
-    train_stage,
-)
+from lit_eve.setting import Setting, prepare
+from lit_eve.stage import RunInterrupted, train_stage
 from lit_eve.tracking.environment import snapshot
 from lit_eve.tracking.shipper import Shipper, start_shipper
 from lit_eve.tracking.spool import Spool, environment_rank
-from lit_eve_data.lengths import SampleEncoder
+from lit_eve.trainer import launch, limit_threads
 
 
 def start(
@@ -112,20 +105,6 @@ def execute(
                 summaries[name] = directory.summary(name) or {}
     _conclude(summaries, directory, console)
     return directory
-
-
-def prepare(
-    experiment: VisionLanguageExperiment, directory: RunDirectory, data: Path, console: Console
-) -> Setting:
-    """Datasets, text tokenizer and image cutter: what every stage reads through."""
-    datasets: dict[str, Path] = {}
-    for name, options in experiment.datasets.items():
-        with progress_line(console, f"preparing {name}", "samples") as bar:
-            datasets[name] = assemble.dataset(options, data, bar)
-    text = assemble.text(experiment.model, datasets, directory.text)
-    shape = assemble.on_meta(experiment.model, text.num_tokens)
-    cutter = assemble.cutter(experiment.model.images, shape.patch_embedding)
-    return Setting(experiment, directory, datasets, SampleEncoder(text, cutter), console)
 
 
 def plan_run(setting: Setting) -> dict[str, plan.StagePlan]:

@@ -10,7 +10,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from lit_eve.models.encoder_free import EncoderFreeVLM
-from lit_eve.tasks.optimizers import AdamWOptions, Rate, build_adamw
+from lit_eve.tasks.optimizers import AdamWOptions, Rate, build_adamw, one
 from lit_eve_data.batches import PackedBatch
 
 
@@ -21,24 +21,30 @@ class LanguageTask(LightningModule):
         model: the encoder-free VLM.
         rates: part of the model -> learning rate as a function of the optimizer step.
         adamw: the optimizer's other options.
+        language: weight of the loss as a function of the optimizer step.
 
     Source:
         Diao et al. 2024, arXiv:2406.11832, section 3.2 (stages 2 and 3, cross-entropy term).
     """
 
     def __init__(
-        self, model: EncoderFreeVLM, rates: Mapping[str, Rate], adamw: AdamWOptions
+        self,
+        model: EncoderFreeVLM,
+        rates: Mapping[str, Rate],
+        adamw: AdamWOptions,
+        language: Rate = one,
     ) -> None:
         super().__init__()
         self.model = model
         self.rates = rates
         self.adamw = adamw
+        self.language = language
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> dict[str, Tensor]:
         """The loss of one micro-batch, scaled so that ranks and micro-batches average exactly."""
         total, count = self.model.next_token_loss(batch)
         return {
-            "loss": total / batch.labels_share,
+            "loss": self.language(self.global_step) * total / batch.labels_share,
             "train/loss": total.detach() / count.clamp(min=1),
         }
 

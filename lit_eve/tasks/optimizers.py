@@ -30,6 +30,11 @@ class AdamWOptions:
     weight_decay: float = 0.0
 
 
+def one(step: int) -> float:
+    """A weight that changes nothing."""
+    return 1.0
+
+
 def part_of(name: str, parts: Mapping[str, object]) -> str:
     """The most specific part that holds parameter `name`, or `FROZEN`."""
     holders = [part for part in parts if name == part or name.startswith(part + ".")]
@@ -83,6 +88,7 @@ def build_adamw(
         lr=1.0,  # LambdaLR multiplies it: the rates are learning rates, not factors
         betas=options.betas,
         eps=options.eps,
+        fused=True,  # one kernel; and a step with a gradient that is not finite is skipped in it
     )
     schedule = LambdaLR(optimizer, [rates.get(part, _zero) for part, _ in groups])
     return optimizer, schedule

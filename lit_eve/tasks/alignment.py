@@ -1,0 +1,70 @@
+"""The alignment stage: the next token, and a frozen teacher's features at image positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lit_eve.losses.alignment import Distance
+from lit_eve.models.encoder_free import EncoderFreeVLM
+from lit_eve.models.teacher import Teacher
+from lit_eve.tasks.language import LanguageTask
+from lit_eve.tasks.optimizers import AdamWOptions, Rate, one
+from lit_eve_data.batches import PackedBatch
+
+
+@dataclass(frozen=True)
+class Aligning:
+    """What the alignment loss is made of.
+
+    Args:
+        teacher: sees the images of every batch; no module, so never trained, saved or sharded.
+        weight: of the loss, as a function of the optimizer step.
+        distance: cosine (1 - cos) or mse.
+    """
+
+    teacher: Teacher
+    weight: Rate
+    distance: Distance
+
+
+class AlignmentTask(LanguageTask):
+    """Next token plus patch alignment; which parts learn is the stage's business.
+
+    The alignment loss is averaged over the images of a micro-batch, so over ranks it is exact where
+    they hold equally many.
+
+    Source:
+        Diao et al. 2024, arXiv:2406.11832, section 3.2: the loss of all three stages; stage 1
+        freezes the language model.
+    """
+
+    def __init__(
+        self,
+        model: EncoderFreeVLM,
+        rates: Mapping[str, Rate],
+        adamw: AdamWOptions,
+        aligning: Aligning,
+        language: Rate = one,
+    ) -> None:
+        super().__init__(model, rates, adamw, language)
+        self.aligning = aligning
+
+    def training_step(self, batch: PackedBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Both losses of one micro-batch."""
+        alignment = self.model.patch_alignment
+        assert alignment is not None  # the experiment file was checked
+        output = self.model(batch, layers=alignment.layers)
+        said = self.model.next_token_loss(batch, output)
+        seen = self.model.alignment_loss(
+            batch, output, self.aligning.teacher(batch.images), self.aligning.distance
+        )
+        aligned = seen.total / max(1, batch.images.num_images)
+        language = self.language(self.global_step) * said.total / batch.labels_share
+        return {
+            "loss": language + self.aligning.weight(self.global_step) * aligned,
+            "train/loss": said.total.detach() / said.number.clamp(min=1),
+            "train/alignment": aligned.detach(),
+        }

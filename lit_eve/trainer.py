@@ -1,0 +1,117 @@
+"""Lightning's Trainer, as a stage of an experiment needs it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.strategies import Strategy
+
+from lit_eve import assemble
+from lit_eve.checkpoints import AtomicCheckpointIO, Checkpoints
+from lit_eve.examine import Examiner, ShowAnswers
+from lit_eve.progress import StageProgress
+from lit_eve.schema.running import Hardware
+from lit_eve.setting import Setting
+from lit_eve.strategies import Launch, Sharding, build_strategy, detect_launch
+from lit_eve.tracking.logger import SpoolLogger
+from lit_eve_callbacks.gradient_norms import GradientNorms
+from lit_eve_callbacks.non_finite import NonFiniteGuard
+from lit_eve_callbacks.random_state import RandomState
+from lit_eve_callbacks.staged_unfreezing import StagedUnfreezing
+from lit_eve_callbacks.step_metrics import StepMetrics
+from lit_eve_callbacks.step_watch import StepWatch
+from lit_eve_callbacks.stop_on_signal import StopOnSignal
+
+PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def make_callbacks(
+    setting: Setting, name: str, steps: int, logger: SpoolLogger, stopping: StopOnSignal
+) -> list[Callback]:
+    """What steers and watches a stage of `steps` steps; the order is that of their hooks."""
+    experiment, directory = setting.experiment, setting.directory
+    stage, checkpoint = experiment.stages[name], experiment.checkpoint
+    view = assemble.view(setting.datasets, next(iter(stage.data)), "val")
+    shown = [view[n] for n in range(min(experiment.evaluate.answers, len(view)))]
+    return [
+        StagedUnfreezing({part: options.thaw for part, options in stage.train.items()}),
+        stopping,
+        StepMetrics(every=10),
+        StepWatch(every=10),
+        GradientNorms(stage.train, every=10),
+        NonFiniteGuard(directory.stage(name)),
+        StageProgress(setting.console, name, steps),
+        Checkpoints(
+            directory.checkpoints(name),
+            checkpoint.every,
+            checkpoint.keep,
+            best=None if checkpoint.best is None else checkpoint.best.metric,
+            mode="min" if checkpoint.best is None else checkpoint.best.mode,
+        ),
+        ShowAnswers(Examiner(setting.encoder, shown), logger),
+        RandomState(),
+    ]
+
+
+def make_trainer(
+    setting: Setting, name: str, steps: int, callbacks: list[Callback], logger: SpoolLogger
+) -> Trainer:
+    """Lightning's Trainer for a stage of `steps` steps."""
+    experiment, stage = setting.experiment, setting.experiment.stages[name]
+    spread = launch(experiment.hardware)
+    return Trainer(
+        accelerator=experiment.hardware.accelerator,
+        devices=spread.devices,
+        num_nodes=spread.nodes,
+        strategy=make_strategy(experiment.hardware, spread),
+        precision=PRECISIONS[stage.precision],  # type: ignore[arg-type]
+        max_steps=steps,
+        max_epochs=-1,
+        gradient_clip_val=stage.optimizer.clip,
+        val_check_interval=experiment.evaluate.every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        logger=logger,
+        log_every_n_steps=10,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=True,
+        default_root_dir=setting.directory.stage(name),
+    )
+
+
+def launch(hardware: Hardware) -> Launch:
+    """How many processes work on a run, and who starts them."""
+    gpus = torch.cuda.device_count() if hardware.accelerator in ("auto", "gpu") else 0
+    return detect_launch(hardware.devices, hardware.nodes, available=max(1, gpus))
+
+
+def make_strategy(hardware: Hardware, spread: Launch) -> Strategy | str:
+    """Lightning's strategy for the file's words."""
+    sharding = None
+    if hardware.strategy in ("fsdp", "hsdp"):
+        sharding = Sharding(replicate=hardware.replicate, offload=hardware.offload)
+    return build_strategy(hardware.strategy, spread.devices, spread.nodes, sharding=sharding)
+
+
+def limit_threads(hardware: Hardware) -> None:
+    """Use the cores there are and no more: oversubscription makes a step ten times slower."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    chosen = hardware.threads if hardware.threads != "auto" else (cores or 1) // processes
+    torch.set_num_threads(max(1, chosen))
+
+
+def peak_memory() -> float:
+    """GiB that the device, or without one this process, has used at most."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

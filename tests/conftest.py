@@ -1,0 +1,41 @@
+"""What many tests share: one folder of prepared data, one tiny run of the quickstart."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from tests.files import QUICKSTART, UNTRACKED
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small tensors gain nothing from more, and processes of a test share the cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of prepared data, filled once by whoever needs it first."""
+    return tmp_path_factory.mktemp("datasets")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, datasets: Path) -> Path:
+    """A finished run of the quickstart, shrunk; read only."""
+    from lit_eve import run
+
+    directory = run.start(
+        QUICKSTART,
+        [UNTRACKED],
+        tiny=True,
+        runs=tmp_path_factory.mktemp("runs"),
+        data=datasets,
+        first=None,
+        console=Console(file=io.StringIO()),
+    )
+    return directory.path

@@ -1,0 +1,51 @@
+"""Every shipped experiment is right, and runs when it is shrunk."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lit_eve import run
+from lit_eve.check import check
+from lit_eve.schema import VisionLanguageExperiment, load
+from tests.files import UNTRACKED
+
+FOLDER = Path(__file__).parent.parent / "experiments"
+FILES = sorted(FOLDER.rglob("*.yaml"))
+NAMES = [str(file.relative_to(FOLDER)) for file in FILES]
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_file_is_right(file: Path) -> None:
+    report = check(file)
+    assert report.ok, report.text()
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_file_names_its_question_and_the_schema_for_editors(file: Path) -> None:
+    first, *rest = file.read_text().splitlines()
+    depth = len(file.relative_to(FOLDER).parts) - 1
+    assert first == f"# yaml-language-server: $schema={'../' * depth}schema.json"
+    assert any(line.startswith("question: ") for line in rest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_file_runs_when_shrunk(file: Path, tmp_path: Path, datasets: Path) -> None:
+    experiment = load(file, tiny=True)
+    if not isinstance(experiment, VisionLanguageExperiment):
+        pytest.skip("image tokenizers have their own tests")
+    said = io.StringIO()
+    directory = run.start(
+        file,
+        [UNTRACKED],
+        tiny=True,
+        runs=tmp_path / "runs",
+        data=datasets,
+        first=None,
+        console=Console(file=said, width=120),
+    )
+    assert all(directory.finished(name) for name in experiment.stages), said.getvalue()
