@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from lit_eve.tracking.liveness import created_at, process_alive, write_atomically
@@ -81,7 +81,7 @@ def healthy(url: str, timeout: float = 2.0) -> bool:
     try:
         with urlopen(f"{url}/health", timeout=timeout) as answer:
             return bool(answer.read().strip() == b"OK")
-    except (URLError, OSError, ValueError):
+    except (HTTPException, OSError, ValueError):  # URLError is an OSError
         return False
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sqlite3
 import warnings
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,10 +128,20 @@ def connect(store: Store) -> MlflowClient:
         store.database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{store.database}.lock"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+            if not _created(store.database):
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-            SqlAlchemyStore(store.uri, store.artifacts.as_uri())  # type: ignore[no-untyped-call]
+                SqlAlchemyStore(store.uri, store.artifacts.as_uri())  # type: ignore[no-untyped-call]
     return MlflowClient(store.uri)
+
+
+def _created(database: Path) -> bool:
+    """Whether MLflow's tables are there; asking MLflow itself costs a second."""
+    if not database.exists():
+        return False
+    with closing(sqlite3.connect(database)) as connection:
+        found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
+        return found.fetchone() is not None
 
 
 def experiment_id(client: MlflowClient, store: Store, name: str) -> str:
