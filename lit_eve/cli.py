@@ -33,30 +33,27 @@ RUNS, DATA = Path("runs"), Path("datasets")
 
 def main() -> None:
     """Run the command line; what a user can mend is said in words, not as a traceback."""
-    from lit_eve.schema.problems import ExperimentErrors
-
     try:
         app()
-    except ExperimentErrors as errors:
-        from lit_eve.check import Report
-
-        _console(stderr=True).print(Report("the experiment", None, errors.problems).text(True))
-        sys.exit(2)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(_explain(error))
 
 
 def _explain(error: Exception) -> int:
     """Print what happened; the exit code."""
+    console = _console(stderr=True)
+    if isinstance(error, ValueError) and hasattr(error, "problems"):  # the schema is not imported
+        from lit_eve.check import Report
+
+        console.print(Report("the experiment", None, error.problems).text(True), soft_wrap=True)
+        return 2
     name = getattr(error, "name", None)
     if type(error).__name__ == "RunInterrupted" and isinstance(name, str):
-        _console(stderr=True).print(f"stopped by {name}; everything up to this step is saved")
+        console.print(f"stopped by {name}; everything up to this step is saved")
         return 130 if name == "SIGINT" else 143
-    _console(stderr=True).print(f"[red]error[/red] {_escaped(str(error))}", highlight=False)
+    console.print(f"[red]error[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
     if not isinstance(error, ValueError):
-        import traceback
-
-        traceback.print_exception(error)
+        console.print_exception()
     return 1
 
 

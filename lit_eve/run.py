@@ -19,12 +19,13 @@ from rich.table import Table
 
 from lit_eve import assemble, plan, run_directory
 from lit_eve.feed import make_plan, num_steps
-from lit_eve.run_directory import RunDirectory
+from lit_eve.run_directory import EXPERIMENT_FILE, RunDirectory
 from lit_eve.schema import Experiment, VisionLanguageExperiment, load
 from lit_eve.schema.running import MLflowTracking
 from lit_eve.setting import Setting, prepare
 from lit_eve.stage import RunInterrupted, train_stage
 from lit_eve.tracking.environment import snapshot
+from lit_eve.tracking.runs import objective
 from lit_eve.tracking.shipper import Shipper, start_shipper
 from lit_eve.tracking.spool import Spool, environment_rank
 from lit_eve.trainer import launch, limit_threads
@@ -90,12 +91,12 @@ def execute(
     console.quiet = environment_rank() > 0  # one voice for all processes of a run
     console.print(f"[bold]{experiment.name}[/bold] → {directory.path}", highlight=False)
     names = _stages_to_run(experiment, directory, first)
+    setting = prepare(experiment, directory, data, console)
+    plans = plan_run(setting)
+    plan.show(list(plans.values()), console)
+    directory.write_json("plan.json", plan.as_json(list(plans.values())))
+    summaries: dict[str, Any] = {}
     with _tracked(experiment, directory):
-        setting = prepare(experiment, directory, data, console)
-        plans = plan_run(setting)
-        plan.show(list(plans.values()), console)
-        directory.write_json("plan.json", plan.as_json(list(plans.values())))
-        summaries: dict[str, Any] = {}
         for name in experiment.stages:
             if name in names:
                 console.rule(f"stage {name}")
@@ -151,11 +152,12 @@ def _stages_to_run(
 @contextmanager
 def _tracked(experiment: Experiment, directory: RunDirectory) -> Iterator[None]:
     """The run's own record, and the process that ships it; statuses are true in the end."""
-    spool = Spool(directory.path / "tracking", tags={"mlflow.runName": directory.id})
+    tags = {"mlflow.runName": directory.id} | objective("test/all", "maximize")
+    spool = Spool(directory.path / "tracking", tags=tags)
     spool.status("RUNNING")
     spool.note(description(experiment, directory))
-    spool.artifact(directory.experiment_file, "config")
-    spool.artifact(directory.path / "environment.json", "config")
+    for name in (EXPERIMENT_FILE, "environment.json", "plan.json"):
+        spool.artifact(directory.path / name, "config")
     shipper: Shipper | None = None
     if isinstance(experiment.tracking, MLflowTracking):
         shipper = start_shipper(directory.path, experiment.tracking.uri.resolved())
@@ -206,4 +208,5 @@ def quiet() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")
-    torch.set_float32_matmul_precision("high")
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TF32 tensor cores; a CPU has no use for it
