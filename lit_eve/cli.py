@@ -105,17 +105,18 @@ def run(
     data: Data = DATA,
 ) -> None:
     """Train all stages of an experiment; given a run's folder, go on with that run."""
-    from lit_eve import run as running
     from lit_eve.run_directory import EXPERIMENT_FILE, RunDirectory
 
-    if (file / EXPERIMENT_FILE).is_file():
-        directory = RunDirectory(file.absolute())
-        if overrides or tiny:
-            raise ValueError(
-                f"{file} is a run: it goes on as it began, so changes would be ignored. Leave them "
-                "out, or start a new run from an experiment file."
-            )
-        running.resume(directory, data, stage, _console())
+    going_on = (file / EXPERIMENT_FILE).is_file()
+    if going_on and (overrides or tiny):
+        raise ValueError(
+            f"{file} is a run: it goes on as it began, so changes would be ignored. Leave them "
+            "out, or start a new run from an experiment file."
+        )
+    from lit_eve import run as running
+
+    if going_on:
+        running.resume(RunDirectory(file.absolute()), data, stage, _console())
         return
     console = _console()
     running.start(
@@ -131,10 +132,12 @@ def resume(
     data: Data = DATA,
 ) -> None:
     """Go on with a run exactly where it stopped."""
-    from lit_eve import run as running
     from lit_eve.run_directory import find
 
-    running.resume(find(run, runs), data, stage, _console())
+    directory = find(run, runs)
+    from lit_eve import run as running
+
+    running.resume(directory, data, stage, _console())
 
 
 @app.command()
@@ -148,10 +151,12 @@ def evaluate(
     data: Data = DATA,
 ) -> None:
     """Ask a run's model held-out questions and score its answers."""
-    from lit_eve.evaluate import evaluate_run
     from lit_eve.run_directory import find
 
-    evaluate_run(find(run, runs), stage, questions, data, _console())
+    directory = find(run, runs)
+    from lit_eve.evaluate import evaluate_run
+
+    evaluate_run(directory, stage, questions, data, _console())
     print(f"next  lit-eve generate {run} --image FILE --prompt TEXT")
 
 
@@ -171,11 +176,13 @@ def generate(
     data: Data = DATA,
 ) -> None:
     """Ask a run's model a question about pictures."""
-    from lit_eve.evaluate import Request, answer
     from lit_eve.run_directory import find
 
+    directory = find(run, runs)
+    from lit_eve.evaluate import Request, answer
+
     request = Request(prompt, image or (), max_new_tokens, temperature, top_p, seed)
-    print(answer(find(run, runs), stage, data, request))
+    print(answer(directory, stage, data, request))
 
 
 @app.command()

@@ -40,7 +40,7 @@ def test_a_run_leaves_the_experiment_the_plan_and_a_summary_of_every_stage(tiny_
     experiment = load(directory.experiment_file)
     plan = json.loads((tiny_run / "plan.json").read_text())
     environment = json.loads((tiny_run / "environment.json").read_text())
-    assert environment["packages"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(environment["packages"]["torch"])
     assert list(plan) == list(experiment.stages)
     for name in experiment.stages:
         summary = directory.summary(name)
@@ -59,7 +59,8 @@ def test_the_second_stage_starts_from_the_first_ones_weights(
     first = load_file(RunDirectory(tiny_run).weights("glimpse"))
     _, name, model = open_run(RunDirectory(tiny_run), "glimpse", datasets, silent())
     assert name == "glimpse"
-    assert all(torch.equal(first[key], value) for key, value in model.state_dict().items())
+    state = model.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in first.items())
 
 
 def test_a_finished_run_is_not_trained_again(tiny_run: Path, datasets: Path) -> None:

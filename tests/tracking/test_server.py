@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
-import psutil
 import pytest
 
 from lit_eve.tracking import server
@@ -21,6 +20,7 @@ from lit_eve.tracking.shipper import SyncError, sync
 from lit_eve.tracking.spool import Spool
 from lit_eve.tracking.store import StoreError, locate
 from lit_eve.tracking.ui import home_link, link_of, run_link, serve, stage_link
+from tests.files import tracking_processes
 
 if TYPE_CHECKING:
     Points = Callable[[str, str], list[tuple[int, float]]]
@@ -137,6 +137,6 @@ def test_a_server_is_started_found_shipped_to_and_ended(
     stop.set()
     serving.join(20)
     assert not serving.is_alive()
-    assert not psutil.Process().children(recursive=True)
+    assert not tracking_processes()
     with pytest.raises(SyncError, match="Sync again when the store is reachable"):
         sync(run_directory, found.url)

