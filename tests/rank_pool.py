@@ -34,11 +34,17 @@ class RankPool:
         Raises:
             AssertionError: with the traceback of every rank that failed, or on a timeout.
         """
+        if any(not process.is_alive() for process, _ in self._ranks):
+            self.close()
         if not self._ranks:
             self._start()
-        for _, connection in self._ranks:
-            connection.send((function, arguments))
-        answers = [self._answer(rank, timeout) for rank in range(self.size)]
+        try:
+            for _, connection in self._ranks:
+                connection.send((function, arguments))
+            answers = [self._answer(rank, timeout) for rank in range(self.size)]
+        except BaseException:
+            self.close()  # an answer that nobody took would be taken for the next one
+            raise
         failures = [text for good, text in answers if not good]
         if failures:
             self.close()
@@ -55,7 +61,7 @@ class RankPool:
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
         _start_server(context)
-        port = _free_port()
+        port = free_port()
         for rank in range(self.size):
             ours, theirs = context.Pipe()
             process = context.Process(
@@ -73,7 +79,7 @@ class RankPool:
                 answer: tuple[bool, Any] = connection.recv()
                 return answer
         except EOFError:
-            pass
+            process.join(5)
         state = f"exit code {process.exitcode}" if process.exitcode is not None else "no answer"
         return False, f"rank {rank}: {state}"
 
@@ -91,7 +97,7 @@ def _start_server(context: ForkServerContext) -> None:
             os.environ["PYTHONPATH"] = before
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -33,6 +33,8 @@ class Plan:
     parts: dict[str, int] = field(default_factory=lambda: {"decoder": 0, "encoder": 0})
     dropout: float = 0.0
     directory: Path | None = None
+    every: int = 1
+    keep: int = 20
     crash: int | None = None
     sharded_checkpoints: bool = True
     gather_dtype: torch.dtype | None = None
@@ -66,7 +68,6 @@ class Result:
     weights: dict[str, Tensor]
     """All of them, on rank zero."""
     divergence: float
-    """Largest difference between what two ranks compute from their weights: all of the model."""
 
 
 def train(plan: Plan) -> Result:
@@ -82,7 +83,7 @@ def train(plan: Plan) -> Result:
     ]
     options = dict(plan.options)
     if plan.directory is not None:
-        callbacks.append(Checkpoints(plan.directory, every=1, keep=20))
+        callbacks.append(Checkpoints(plan.directory, plan.every, plan.keep))
         options["plugins"] = [AtomicCheckpointIO()]
         options["resume"] = newest(plan.directory)
     if plan.crash is not None:
@@ -105,11 +106,11 @@ def train(plan: Plan) -> Result:
             max_steps=plan.steps,
             **options,
         )
-    return Result(gather_weights(task), _divergence(task))
+    return Result(gather_weights(task), divergence(task))
 
 
-def _divergence(task: LightningModule) -> float:
-    """Of whole tensors only: a shard belongs to one rank, and `full_tensor` would hide nothing."""
+def divergence(task: LightningModule) -> float:
+    """Largest difference between what two ranks hold, or put together from all shards."""
     whole = [
         tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
         for tensor in (*task.parameters(), *task.buffers())

@@ -26,8 +26,9 @@ class RandomState(Callback):
     Covers Python, NumPy, torch and CUDA. Training goes on with the state in which its last batch
     left it, whatever validation or a loader drew in between.
 
-    A checkpoint of another world size has no state for these ranks: each is seeded from the stored
-    state of rank zero and its own rank, so the run is still a function of the checkpoint.
+    Lightning gives all ranks the same seed, hence the same dropout masks. A run on several ranks
+    starts from rank zero's state and the rank's number. So does one whose checkpoint is of another
+    world size: it is still a function of the checkpoint.
     """
 
     def __init__(self) -> None:
@@ -39,10 +40,7 @@ class RandomState(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Collect the states of all ranks; every rank must come here."""
-        state = capture()
-        if self._disturbed and self._after_last_batch is not None:
-            state = self._after_last_batch
-        checkpoint[KEY] = _gather(state)
+        checkpoint[KEY] = _gather(self._after_last_batch or capture())
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -51,12 +49,13 @@ class RandomState(Callback):
         self._restored = checkpoint.get(KEY)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take up the stored state."""
-        if self._restored is not None:
-            self._after_last_batch = _of_rank(
-                self._restored, trainer.global_rank, trainer.world_size
-            )
-            self._restored, self._disturbed = None, True
+        """Take up the stored state, or a rank's own."""
+        states, self._restored = self._restored, None
+        if states is None and trainer.world_size > 1:
+            states = _gather(capture())[:1]
+        if states is not None:
+            self._after_last_batch = _of_rank(states, trainer.global_rank, trainer.world_size)
+            self._disturbed = True
             restore(self._after_last_batch)
 
     def on_train_batch_start(

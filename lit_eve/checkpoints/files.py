@@ -135,7 +135,11 @@ def verify(checkpoint: Path) -> Manifest:
         key = (str(file.absolute()), status.st_ino, status.st_size, status.st_mtime_ns)
         if key in _verified:
             continue
-        if sha256_of(file) != record.sha256:
+        try:
+            actual = sha256_of(file)
+        except OSError as error:
+            raise CheckpointError(f"{shown} cannot be read ({error.strerror or error})") from error
+        if actual != record.sha256:
             raise CheckpointError(f"{shown} has changed since it was written (its SHA-256 differs)")
         _verified.add(key)
     return manifest

@@ -29,19 +29,19 @@ def gather(value: _T) -> list[_T]:
 def together(action: Callable[[], None], path: Path) -> None:
     """Do something to a checkpoint on every rank; if it fails on one, raise on all.
 
+    Whatever fails: a rank that raised alone would leave the others waiting for it.
+
     Raises:
         CheckpointError: the first rank's.
     """
-    message = None
+    failure: Exception | None = None
     try:
         action()
-    except CheckpointError as error:
-        message = str(error)
-    except (OSError, CheckpointException) as error:
-        message = explain_failed_write(path, _cause(error))
-    failures = [failure for failure in gather(message) if failure is not None]
-    if failures:
-        raise CheckpointError(failures[0])
+    except Exception as error:
+        failure = error
+    messages = [message for message in gather(_explain(failure, path)) if message is not None]
+    if messages:
+        raise CheckpointError(messages[0]) from failure
 
 
 def seal(temporary: Path, final: Path, step: int) -> None:
@@ -77,11 +77,13 @@ def seal(temporary: Path, final: Path, step: int) -> None:
     together(rename, final)
 
 
-def _cause(error: OSError | CheckpointException) -> OSError:
-    if isinstance(error, OSError):
-        return error
-    for failure in error.failures.values():
-        original = failure[0] if isinstance(failure, tuple) else failure
-        if isinstance(original, OSError):
-            return original
-    return OSError(str(error))
+def _explain(failure: Exception | None, path: Path) -> str | None:
+    if failure is None or isinstance(failure, CheckpointError):
+        return None if failure is None else str(failure)
+    if isinstance(failure, OSError):
+        return explain_failed_write(path, failure)
+    if isinstance(failure, CheckpointException):  # holds what went wrong on each rank
+        for entry in failure.failures.values():
+            if isinstance(original := entry[0], OSError):
+                return explain_failed_write(path, original)
+    return f"checkpoint {path}: {type(failure).__name__}: {failure}"
