@@ -40,11 +40,11 @@ def test_a_caption_names_digits_and_colours() -> None:
 
 
 def test_a_caption_is_scored_by_what_it_names_each_as_often_as_it_does() -> None:
-    # Shared 3 and 5; named 3 + 3, then 1 + 0: F1 = 2 * 2 / 7.
+    # Shared 3, 3 and 5, then nothing; named 3 + 4, then 1 + 0: F1 = 2 * 3 / 8.
     assert scores(
-        ("caption/digits", "the digits 3, 3 and 5", "the digits 3, 5 and 7"),
+        ("caption/digits", "the digits 3, 3 and 5", "the digits 3, 3, 5 and 7"),
         ("caption/digits", "the digits 1", "nothing"),
-    ) == pytest.approx({"caption_digits": 4 / 7, "all": 0})
+    ) == pytest.approx({"caption_digits": 6 / 8, "all": 0})
 
 
 def test_the_number_of_a_line_is_not_a_digit_of_the_scene() -> None:
