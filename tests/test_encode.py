@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tokenizer_training import tokenizer, vector
 
 from lit_eve.encode import (
     decode_images,
@@ -21,6 +20,7 @@ from lit_eve.models.tokenizers.codebook import LearnedCodebook, Liveliness
 from lit_eve.models.tokenizers.gaussian import GaussianBottleneck
 from lit_eve.models.tokenizers.image_tokenizer import ImageTokenizer
 from lit_eve.models.tokenizers.multi_scale import MultiScaleQuantizer
+from tests.tokenizer_training import tokenizer, vector
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from tiny_training import trainer
 from torch import Tensor
 
 from lit_eve.losses.likelihood import Likelihood, logit_laplace, squared
@@ -30,6 +29,7 @@ from lit_eve.models.tokenizers.vector import VectorQuantizer
 from lit_eve.tasks.optimizers import AdamWOptions
 from lit_eve.tasks.tokenizer import TokenizerTask
 from lit_eve_data.batches import ImageBatch
+from tests.tiny_training import trainer
 
 LAYOUT = Layout(8, (1, 2), 1)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizer_training import Records, fit, gumbel_task, saving, vector_task
 
 from lit_eve.models.tokenizers.gumbel import GumbelQuantizer
 from lit_eve_callbacks.annealing import Annealing
 from lit_eve_callbacks.random_state import RandomState
 from lit_eve_callbacks.schedules import cosine, exponential, linear, quarter_cosine, schedule
+from tests.tokenizer_training import Records, fit, gumbel_task, saving, vector_task
 
 PAPER = schedule("cosine", start=1.0, end=1 / 16, steps=150_000)
 

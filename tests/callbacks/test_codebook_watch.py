@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizer_training import (
+
+from lit_eve.models.tokenizers.gumbel import GumbelQuantizer
+from lit_eve.models.tokenizers.residual import ResidualQuantizer
+from lit_eve.models.tokenizers.vector import VectorQuantizer
+from lit_eve.tasks.tokenizer import TokenizerTask, counters
+from lit_eve_callbacks.codebook import CodebookWatch, histogram
+from tests.tokenizer_training import (
     Images,
     Records,
     fit,
@@ -17,12 +23,6 @@ from tokenizer_training import (
     vector,
     vector_task,
 )
-
-from lit_eve.models.tokenizers.gumbel import GumbelQuantizer
-from lit_eve.models.tokenizers.residual import ResidualQuantizer
-from lit_eve.models.tokenizers.vector import VectorQuantizer
-from lit_eve.tasks.tokenizer import TokenizerTask, counters
-from lit_eve_callbacks.codebook import CodebookWatch, histogram
 
 
 def watch(module: TokenizerTask, every: int = 3, **options: object) -> CodebookWatch:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizer_training import Records, fit, gumbel_task, image, vector_task
 
 from lit_eve_callbacks.reconstructions import Reconstructions
+from tests.tokenizer_training import Records, fit, gumbel_task, image, vector_task
 
 VALIDATE: dict[str, Any] = {
     "limit_val_batches": 2,

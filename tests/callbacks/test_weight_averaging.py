@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
-from tokenizer_training import fit, gumbel_task, saving, vector_task
 from torch import Tensor
 
 from lit_eve_callbacks.weight_averaging import WeightAveraging, averaged_weights, decay_at
+from tests.tokenizer_training import fit, gumbel_task, saving, vector_task
 
 VALIDATE: dict[str, Any] = {
     "limit_val_batches": 2,

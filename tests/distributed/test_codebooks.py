@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rank_codebooks import Case, entropy_gradient, train_codebook, usage
-from rank_pool import RankPool
 
 from lit_eve.models.tokenizers.codebook import Liveliness
+from tests.rank_codebooks import Case, entropy_gradient, train_codebook, usage
+from tests.rank_pool import RankPool
 
 CASES = {
     "plain": Case(Liveliness(start="random")),

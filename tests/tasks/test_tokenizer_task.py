@@ -6,17 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizer_training import (
-    Images,
-    Records,
-    fit,
-    gumbel_task,
-    image,
-    task,
-    tokenizer,
-    vector,
-    vector_task,
-)
 
 from lit_eve.losses.likelihood import logit_laplace
 from lit_eve.losses.perceptual import PerceptualLoss
@@ -27,6 +16,17 @@ from lit_eve.models.tokenizers.vector import VectorQuantizer
 from lit_eve.tasks.tokenizer import TokenizerTask
 from lit_eve.tasks.tokenizer_terms import AdversarialTerm, PerceptualTerm
 from lit_eve_data.batches import ImageBatch
+from tests.tokenizer_training import (
+    Images,
+    Records,
+    fit,
+    gumbel_task,
+    image,
+    task,
+    tokenizer,
+    vector,
+    vector_task,
+)
 
 VALIDATE: dict[str, Any] = {
     "limit_val_batches": 2,
