@@ -63,7 +63,7 @@ def test_five_mistakes_are_reported_together(tmp_path: Path) -> None:
         ("heads: 4,", "heads: 5,"),
         ("type: eve_v2", "type: eve_v3"),
         ("sides: [32, 64]", "sides: [30, 64]"),
-        ("for: 30k samples", "for: 30k sample_s"),
+        ("for: 24k samples", "for: 24k sample_s"),
         ("keep: 2", "kep: 2"),
     ):
         assert right in text
