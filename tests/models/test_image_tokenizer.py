@@ -76,7 +76,8 @@ def test_images_of_mixed_sizes_come_back_in_their_order(quantizer: Quantizer) ->
     decoded = model.decode(codes, grids)
     for image, picture in zip(mixed, decoded, strict=True):
         assert picture.shape == image.shape
-        torch.testing.assert_close(picture, model.reconstruct(image[None])[0])
+        # Convolutions of another batch size round otherwise: at most 1.4e-5 was seen.
+        torch.testing.assert_close(picture, model.reconstruct(image[None])[0], atol=1e-4, rtol=1e-4)
 
 
 def test_encoding_does_not_depend_on_the_mode_and_leaves_it() -> None:
