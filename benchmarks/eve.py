@@ -32,7 +32,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.measuring import record, row, timed
-from lit_eve.flops import forward_flops, training_flops
 from lit_eve.losses.alignment import alignment_loss
 from lit_eve.models.attention_pooling import ImageAttention, WindowAttention
 from lit_eve.models.encoder_free import EncoderFreeVLM
@@ -40,6 +39,7 @@ from lit_eve.models.language_model import LanguageModel
 from lit_eve.models.patch_alignment import PatchAlignment
 from lit_eve.models.patch_embedding import EvePatchEmbedding
 from lit_eve.models.resampling import unpack
+from lit_eve.planning.flops import forward_flops, training_flops
 from lit_eve.tasks.language import LanguageTask
 from lit_eve.tasks.optimizers import AdamWOptions
 from lit_eve_data.batches import PackedBatch, PackedImages

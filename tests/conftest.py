@@ -27,7 +27,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, datasets: Path) -> Path:
     """A finished run of the quickstart, shrunk; read only."""
-    from lit_eve import run
+    from lit_eve.running import run
 
     directory = run.start(
         QUICKSTART,

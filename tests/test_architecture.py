@@ -34,14 +34,13 @@ ARROWS: dict[str, set[str]] = {
     "lit_eve.tracking": set(),
     "lit_eve.strategies": {"lit_eve.checkpoints"},
     "lit_eve.checkpoints": set(),
-    "lit_eve.flops": {"lit_eve.models"},
-    "lit_eve.memory": {"lit_eve.models"},
-    "lit_eve.check": {"lit_eve.schema"},
-    "lit_eve.run_directory": set(),
-    "lit_eve.progress": set(),
+    "lit_eve.planning.flops": {"lit_eve.models"},
+    "lit_eve.planning.memory": {"lit_eve.models"},
+    "lit_eve.running.directory": set(),
+    "lit_eve.running.progress": set(),
     "lit_eve": {"lit_eve", "lit_eve_data", "lit_eve_callbacks"},
 }
-LIGHT = ("lit_eve.schema", "lit_eve.check", "lit_eve.cli", "lit_eve.run_directory")
+LIGHT = ("lit_eve.schema", "lit_eve.cli", "lit_eve.running.directory")
 HEAVY = {"torch", "lightning", "transformers", "mlflow", "litdata", "numpy"}
 
 

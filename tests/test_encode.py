@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lit_eve.encode import (
+from lit_eve.inference.encode import (
     decode_images,
     encode_files,
     fingerprint,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lit_eve import run
-from lit_eve.check import check
+from lit_eve.running import run
 from lit_eve.schema import VisionLanguageExperiment, load
+from lit_eve.schema.report import check
 from tests.files import UNTRACKED
 
 FOLDER = Path(__file__).parent.parent / "experiments"

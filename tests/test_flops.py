@@ -7,7 +7,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ViTConfig
 
-from lit_eve.flops import (
+from lit_eve.models.encoder_free import EncoderFreeVLM
+from lit_eve.models.language_model import LanguageModel
+from lit_eve.models.patch_alignment import PatchAlignment
+from lit_eve.models.patch_embedding import EvePatchEmbedding, LinearPatchEmbedding
+from lit_eve.models.teacher import Normalisation, Teacher
+from lit_eve.planning.flops import (
     Flops,
     alignment_flops,
     forward_flops,
@@ -15,11 +20,6 @@ from lit_eve.flops import (
     training_flops,
     vision_flops,
 )
-from lit_eve.models.encoder_free import EncoderFreeVLM
-from lit_eve.models.language_model import LanguageModel
-from lit_eve.models.patch_alignment import PatchAlignment
-from lit_eve.models.patch_embedding import EvePatchEmbedding, LinearPatchEmbedding
-from lit_eve.models.teacher import Normalisation, Teacher
 from lit_eve_data.batches import ImageLayout
 from tests.models.packed import Sample, pack, pack_images
 

@@ -17,9 +17,10 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-from lit_eve import run, run_directory
-from lit_eve.evaluate import Request, answer, evaluate_run
-from lit_eve.run_directory import RunDirectory
+from lit_eve.evaluation.evaluate import Request, answer, evaluate_run
+from lit_eve.running import directory as run_directory
+from lit_eve.running import run
+from lit_eve.running.directory import RunDirectory
 from lit_eve.schema import load
 from tests.files import QUICKSTART, UNTRACKED
 
@@ -54,7 +55,7 @@ def test_a_run_leaves_the_experiment_the_plan_and_a_summary_of_every_stage(tiny_
 def test_the_second_stage_starts_from_the_first_ones_weights(
     tiny_run: Path, datasets: Path
 ) -> None:
-    from lit_eve.evaluate import open_run
+    from lit_eve.evaluation.evaluate import open_run
 
     first = load_file(RunDirectory(tiny_run).weights("glimpse"))
     _, name, model = open_run(RunDirectory(tiny_run), "glimpse", datasets, silent())

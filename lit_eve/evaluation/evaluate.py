@@ -13,15 +13,15 @@ from rich.table import Table
 
 from lit_eve import assemble
 from lit_eve.checkpoints import newest
-from lit_eve.examine import question, reply
+from lit_eve.evaluation.examine import question, reply
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.generation import Sampling
-from lit_eve.run import quiet
-from lit_eve.run_directory import RunDirectory
+from lit_eve.running.directory import RunDirectory
+from lit_eve.running.run import quiet
+from lit_eve.running.setting import Setting, prepare
+from lit_eve.running.stage import examine, load_weights
+from lit_eve.running.trainer import limit_threads
 from lit_eve.schema import VisionLanguageExperiment, load
-from lit_eve.setting import Setting, prepare
-from lit_eve.stage import examine, load_weights
-from lit_eve.trainer import limit_threads
 
 
 def open_run(

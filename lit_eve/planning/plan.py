@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_eve import assemble
-from lit_eve.flops import forward_flops, training_flops, vision_flops
-from lit_eve.memory import FLOAT, StepMemory, step_memory
 from lit_eve.models.encoder_free import EncoderFreeVLM
+from lit_eve.planning.flops import forward_flops, training_flops, vision_flops
+from lit_eve.planning.memory import FLOAT, StepMemory, step_memory
 from lit_eve.schema import VisionLanguageExperiment, load
 from lit_eve.schema.images import Area, LongestEdge, Square
 from lit_eve.schema.language_models import BytesText, TrainedText

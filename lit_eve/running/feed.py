@@ -9,11 +9,11 @@ from math import ceil
 import torch
 
 from lit_eve import assemble
-from lit_eve.progress import progress_line
+from lit_eve.running.progress import progress_line
+from lit_eve.running.setting import Setting
 from lit_eve.schema.running import Hardware
 from lit_eve.schema.training import LanguageStage
 from lit_eve.schema.units import Budget
-from lit_eve.setting import Setting
 from lit_eve_data.assembling import Share
 from lit_eve_data.loader import PackedLoader
 from lit_eve_data.packing import PackingPlan

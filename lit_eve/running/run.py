@@ -17,18 +17,20 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lit_eve import assemble, plan, run_directory
-from lit_eve.feed import make_plan, num_steps
-from lit_eve.run_directory import EXPERIMENT_FILE, RunDirectory
+from lit_eve import assemble
+from lit_eve.planning import plan
+from lit_eve.running import directory as run_directory
+from lit_eve.running.directory import EXPERIMENT_FILE, RunDirectory
+from lit_eve.running.feed import make_plan, num_steps
+from lit_eve.running.setting import Setting, prepare
+from lit_eve.running.stage import RunInterrupted, train_stage
+from lit_eve.running.trainer import launch, limit_threads
 from lit_eve.schema import Experiment, VisionLanguageExperiment, load
 from lit_eve.schema.running import MLflowTracking
-from lit_eve.setting import Setting, prepare
-from lit_eve.stage import RunInterrupted, train_stage
 from lit_eve.tracking.environment import snapshot
 from lit_eve.tracking.runs import objective
 from lit_eve.tracking.shipper import Shipper, start_shipper
 from lit_eve.tracking.spool import Spool, environment_rank
-from lit_eve.trainer import launch, limit_threads
 
 
 def start(

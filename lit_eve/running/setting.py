@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from lit_eve import assemble
-from lit_eve.progress import progress_line
-from lit_eve.run_directory import RunDirectory
+from lit_eve.running.directory import RunDirectory
+from lit_eve.running.progress import progress_line
 from lit_eve.schema import VisionLanguageExperiment
 from lit_eve_data.lengths import SampleEncoder
 

@@ -11,15 +11,15 @@ from lightning import Trainer, seed_everything
 
 from lit_eve import assemble
 from lit_eve.checkpoints import consolidate, newest, read_weights
-from lit_eve.examine import Examiner, held_out, scores
-from lit_eve.feed import Feed, make_feed
+from lit_eve.evaluation.examine import Examiner, held_out, scores
 from lit_eve.models.encoder_free import EncoderFreeVLM
-from lit_eve.progress import progress_line
-from lit_eve.setting import Setting
+from lit_eve.running.feed import Feed, make_feed
+from lit_eve.running.progress import progress_line
+from lit_eve.running.setting import Setting
+from lit_eve.running.trainer import launch, make_callbacks, make_trainer, peak_memory
 from lit_eve.strategies import builds_on_meta, compile_blocks, usable_weights
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.spool import environment_rank
-from lit_eve.trainer import launch, make_callbacks, make_trainer, peak_memory
 from lit_eve_callbacks.stop_on_signal import StopOnSignal, Stopped
 from lit_eve_data.assembling import Share
 from lit_eve_data.reading import RecordView

@@ -12,10 +12,10 @@ from lightning.pytorch.strategies import Strategy
 
 from lit_eve import assemble
 from lit_eve.checkpoints import AtomicCheckpointIO, Checkpoints
-from lit_eve.examine import Examiner, ShowAnswers
-from lit_eve.progress import StageProgress
+from lit_eve.evaluation.examine import Examiner, ShowAnswers
+from lit_eve.running.progress import StageProgress
+from lit_eve.running.setting import Setting
 from lit_eve.schema.running import Hardware
-from lit_eve.setting import Setting
 from lit_eve.strategies import Launch, Sharding, build_strategy, detect_launch
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve_callbacks.gradient_norms import GradientNorms

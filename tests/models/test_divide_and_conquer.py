@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lit_eve.flops import forward_flops
 from lit_eve.models.divide_and_conquer import Divided, DividedLanguageModel, Routed, Routing
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.generation import Sampling, generate
 from lit_eve.models.language_model import LanguageModel
 from lit_eve.models.patch_embedding import EveV2PatchEmbedding
+from lit_eve.planning.flops import forward_flops
 from lit_eve_data.batches import PackedBatch
 from tests.models.packed import Sample, pack
 

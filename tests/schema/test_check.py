@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from lit_eve.check import check
+from lit_eve.schema.report import check
 
 HEAVY = ("torch", "lightning", "transformers", "mlflow", "litdata", "numpy", "optuna", "rich")
 
 CODE = """
 import sys
-from lit_eve.check import check
+from lit_eve.schema.report import check
 report = check(sys.argv[1], tiny=True)
 assert report.ok, report.text()
 print(report.text())

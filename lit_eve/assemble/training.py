@@ -1,0 +1,61 @@
+"""What trains a model: its LightningModule, rates and optimizer, from the file's words."""
+
+from __future__ import annotations
+
+from lit_eve.assemble.vision_language import teacher
+from lit_eve.models.encoder_free import EncoderFreeVLM
+from lit_eve.schema import VisionLanguageExperiment
+from lit_eve.schema.schedules import Schedule, TrainPart
+from lit_eve.schema.training import AdamW, LanguageStage, Stage
+from lit_eve.tasks.alignment import Aligning, AlignmentTask
+from lit_eve.tasks.language import LanguageTask
+from lit_eve.tasks.optimizers import AdamWOptions, Rate
+from lit_eve_callbacks.schedules import schedule as make_schedule
+from lit_eve_callbacks.schedules import warmup
+
+
+def rates(stage: Stage, steps: int) -> dict[str, Rate]:
+    """Learning rate of every trained part as a function of the stage's step."""
+    return {part: _rate(options, stage.optimizer, steps) for part, options in stage.train.items()}
+
+
+def _rate(part: TrainPart, optimizer: AdamW, steps: int) -> Rate:
+    if isinstance(part.lr, Schedule) or optimizer.schedule == "constant":
+        shape = number(part.lr, steps)
+    else:
+        end = part.lr * optimizer.final
+        shape = make_schedule(optimizer.schedule, start=part.lr, end=end, steps=steps)
+    rising = (part.warmup or optimizer.warmup).steps(steps)
+    return lambda step: shape(step) * warmup(max(0, step - part.thaw), steps=rising)
+
+
+def number(value: float | Schedule, steps: int) -> Rate:
+    """A number of the file as a function of the step of a stage of `steps` steps."""
+    if not isinstance(value, Schedule):
+        return lambda step: value
+    return make_schedule(
+        value.schedule, start=value.start, end=value.end, steps=max(1, value.over.steps(steps))
+    )
+
+
+def task(
+    experiment: VisionLanguageExperiment, stage: LanguageStage, model: EncoderFreeVLM, steps: int
+) -> LanguageTask:
+    """The LightningModule of a stage of `steps` steps."""
+    loss = experiment.loss
+    options = adamw(stage.optimizer)
+    language = number(loss.language, steps)
+    if stage.task == "language":
+        return LanguageTask(model, rates(stage, steps), options, language)
+    assert loss.alignment is not None  # the experiment file was checked
+    aligning = Aligning(
+        teacher(experiment.model, model.patch_embedding),
+        number(loss.alignment.weight, steps),
+        loss.alignment.distance,
+    )
+    return AlignmentTask(model, rates(stage, steps), options, aligning, language)
+
+
+def adamw(options: AdamW) -> AdamWOptions:
+    """The optimizer's options besides the learning rate."""
+    return AdamWOptions(options.betas, options.eps, options.weight_decay)

@@ -1,0 +1,156 @@
+"""Vision-language models from the experiment file's words: one visible table per `type:`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from transformers import AutoConfig, ViTConfig
+
+from lit_eve.assemble.addresses import name_or_path
+from lit_eve.models.encoder_free import EncoderFreeVLM
+from lit_eve.models.language_model import LanguageModel
+from lit_eve.models.patch_alignment import PatchAlignment
+from lit_eve.models.patch_embedding import (
+    EvePatchEmbedding,
+    EveV2PatchEmbedding,
+    LinearPatchEmbedding,
+    PatchEmbedding,
+)
+from lit_eve.models.teacher import Normalisation, Teacher
+from lit_eve.schema import alignments, images, language_models, patch_embeddings
+from lit_eve.schema.models import EncoderFree
+from lit_eve_data.images import Area, ImageCutter, LongestEdge, Native, SizePolicy, Square
+
+Options = Any
+"""A block of the schema; each function of a table knows its own class."""
+
+
+def _llama(options: language_models.Llama, num_tokens: int, weights: bool) -> LanguageModel:
+    return LanguageModel.llama(
+        num_tokens,
+        options.width,
+        options.depth,
+        options.heads,
+        kv_heads=options.kv_heads,
+        ffn=options.ffn,
+        rope_theta=options.rope_theta,
+        max_positions=options.max_positions,
+        tie_embeddings=options.tie_embeddings,
+    )
+
+
+def _pretrained(
+    options: language_models.Pretrained, num_tokens: int, weights: bool
+) -> LanguageModel:
+    source = name_or_path(options.source.resolved())
+    return LanguageModel.pretrained(source) if weights else LanguageModel.shaped_like(source)
+
+
+LANGUAGE_MODELS: Mapping[str, Callable[[Options, int, bool], LanguageModel]] = {
+    "llama": _llama,
+    "pretrained": _pretrained,
+}
+
+
+def _eve(options: patch_embeddings.EvePatchEmbedding, out_width: int) -> PatchEmbedding:
+    return EvePatchEmbedding(options.patch, options.pool, options.width, out_width, options.heads)
+
+
+def _eve_v2(options: patch_embeddings.EveV2PatchEmbedding, out_width: int) -> PatchEmbedding:
+    return EveV2PatchEmbedding(options.patch, options.pool, options.width, out_width)
+
+
+def _linear(options: patch_embeddings.LinearPatchEmbedding, out_width: int) -> PatchEmbedding:
+    return LinearPatchEmbedding(options.patch, out_width)
+
+
+PATCH_EMBEDDINGS: Mapping[str, Callable[[Options, int], PatchEmbedding]] = {
+    "eve": _eve,
+    "eve_v2": _eve_v2,
+    "linear": _linear,
+}
+
+
+def encoder_free(options: EncoderFree, num_tokens: int, weights: bool = True) -> EncoderFreeVLM:
+    """The model of an experiment.
+
+    Args:
+        options: its block in the file.
+        num_tokens: size of the text tokenizer's vocabulary.
+        weights: read a pretrained decoder's weights; without, only its shape.
+    """
+    decoder = options.language_model
+    language_model = LANGUAGE_MODELS[decoder.type](decoder, num_tokens, weights)
+    embedding = options.patch_embedding
+    return EncoderFreeVLM(
+        language_model,
+        PATCH_EMBEDDINGS[embedding.type](embedding, language_model.width),
+        _patch_alignment(options, language_model),
+    )
+
+
+def _patch_alignment(options: EncoderFree, decoder: LanguageModel) -> PatchAlignment | None:
+    alignment, seen = options.patch_alignment, options.teacher
+    if alignment is None or seen is None:
+        return None
+    return PatchAlignment(
+        decoder.width,
+        decoder.depth,
+        alignment.width,
+        teacher_width(seen),
+        alignment.heads,
+        alignment.every,
+    )
+
+
+def teacher_width(options: alignments.Teacher) -> int:
+    """Width of a teacher's features, without its weights."""
+    if isinstance(options, alignments.RandomTeacher):
+        return options.width
+    config = AutoConfig.from_pretrained(name_or_path(options.source.resolved()))
+    return int(getattr(config, "vision_config", config).hidden_size)
+
+
+def teacher(options: EncoderFree, embedding: PatchEmbedding) -> Teacher:
+    """The frozen vision encoder of an experiment, which must have one."""
+    seen = options.teacher
+    given = Normalisation(options.images.mean, options.images.std)
+    match seen:
+        case alignments.RandomTeacher():
+            config = ViTConfig(
+                hidden_size=seen.width,
+                num_hidden_layers=seen.depth,
+                num_attention_heads=seen.heads,
+                intermediate_size=4 * seen.width,
+                image_size=seen.image,
+                patch_size=seen.patch,
+            )
+            return Teacher.random(config, seen.layer, embedding.layout, given)
+        case alignments.PretrainedTeacher():
+            source = name_or_path(seen.source.resolved())
+            return Teacher.pretrained(source, seen.layer, embedding.layout, given)
+        case None:
+            raise ValueError("there is no teacher to align with. Add model.teacher.")
+
+
+SIZES: Mapping[str, Callable[[Options], SizePolicy]] = {
+    "native": lambda size: Native(),
+    "longest_edge": lambda size: LongestEdge(size.edge),
+    "area": lambda size: Area(size.max_side),
+    "square": lambda size: Square(size.edge),
+}
+
+
+def cutter(options: images.Images, embedding: PatchEmbedding) -> ImageCutter:
+    """What turns pictures into the patches that `embedding` reads."""
+    return ImageCutter(
+        embedding.layout, SIZES[options.size.type](options.size), options.mean, options.std
+    )
+
+
+def on_meta(options: EncoderFree, num_tokens: int) -> EncoderFreeVLM:
+    """The model's shape without any memory: a 7 B plan takes seconds."""
+    with torch.device("meta"):
+        return encoder_free(options, num_tokens, weights=False)

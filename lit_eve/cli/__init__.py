@@ -1,0 +1,68 @@
+"""The command line: verbs only. Heavy imports wait until a verb needs them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+
+import typer
+
+from lit_eve.cli import declare, track, train, use, words
+
+app = typer.Typer(
+    name="lit-eve",
+    help="Vision-language models that see without a vision encoder: one YAML, one command.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+VERBS: Mapping[str, Callable[..., None]] = {
+    "check": declare.check,
+    "plan": declare.plan,
+    "run": train.run,
+    "resume": train.resume,
+    "evaluate": use.evaluate,
+    "generate": use.generate,
+    "runs": track.list_runs,
+    "ui": track.ui,
+    "sync": track.sync,
+    "schema": declare.schema,
+}
+"""Every verb, in the order of `lit-eve --help`."""
+
+for _name, _verb in VERBS.items():
+    app.command(name=_name)(_verb)
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is said in words, not as a traceback."""
+    try:
+        app()
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(_explain(error))
+
+
+def _explain(error: Exception) -> int:
+    """Print what happened; the exit code."""
+    terminal = words.console(stderr=True)
+    if isinstance(error, ValueError) and hasattr(error, "problems"):  # the schema is not imported
+        from lit_eve.schema.report import Report
+
+        terminal.print(Report("the experiment", None, error.problems).text(True), soft_wrap=True)
+        return 2
+    name = getattr(error, "name", None)
+    if type(error).__name__ == "RunInterrupted" and isinstance(name, str):
+        terminal.print(f"stopped by {name}; everything up to this step is saved")
+        return 130 if name == "SIGINT" else 143
+    terminal.print(f"[red]error[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+    if not isinstance(error, ValueError):
+        terminal.print_exception()
+    return 1
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

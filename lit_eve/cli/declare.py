@@ -1,0 +1,46 @@
+"""Verbs that read an experiment file and start nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lit_eve.cli.words import File, Overrides, Tiny, console
+
+
+def check(file: File, overrides: Overrides = None, tiny: Tiny = False) -> None:
+    """Say whether an experiment is right, and everything that is wrong, in under a second."""
+    from lit_eve.schema.report import check as check_file
+
+    report = check_file(file, overrides or (), tiny)
+    console().print(report.text(markup=True), soft_wrap=True)
+    if not report.ok:
+        raise typer.Exit(2)
+    print(f"next  lit-eve plan {file}")
+
+
+def plan(
+    file: File,
+    overrides: Overrides = None,
+    tiny: Tiny = False,
+    devices: Annotated[int | None, typer.Option(help="Devices to plan for.")] = None,
+) -> None:
+    """Say what an experiment will train, load, cost and leave behind, before it starts."""
+    from lit_eve.planning.plan import of_file, show
+
+    show(of_file(file, overrides or (), tiny=tiny, devices=devices), console())
+    print(f"next  lit-eve run {file}")
+
+
+def schema(
+    to: Annotated[Path, typer.Option(help="File to write.")] = Path("experiments/schema.json"),
+) -> None:
+    """Write the JSON Schema by which editors complete and check experiment files."""
+    import json
+
+    from lit_eve.schema.json_schema import json_schema
+
+    to.write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {to}")

@@ -1,0 +1,1 @@
+"""Counting before paying: parameters, arithmetic, memory, steps, disk."""
