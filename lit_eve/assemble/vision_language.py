@@ -137,8 +137,8 @@ def teacher(options: EncoderFree, embedding: PatchEmbedding) -> Teacher:
 
 SIZES: Mapping[str, Callable[[Options], SizePolicy]] = {
     "native": lambda size: Native(),
-    "longest_edge": lambda size: LongestEdge(size.edge),
-    "area": lambda size: Area(size.max_side),
+    "longest_edge": lambda size: LongestEdge(size.edge, size.rounding, size.multiple),
+    "area": lambda size: Area(size.max_side, size.rule),
     "square": lambda size: Square(size.edge),
 }
 

@@ -309,7 +309,11 @@ def _sizes(experiment: Experiment) -> Iterator[Finding]:
     model = experiment.model
     key, pixels = _limit(model.images.size)
     if key:
-        yield from _whole_cells(("model", "images", "size", key), pixels, model)
+        path: Path = ("model", "images", "size")
+        yield from _whole_cells((*path, key), pixels, model)
+        multiple = getattr(model.images.size, "multiple", None)
+        if multiple is not None:
+            yield from _whole_cells((*path, "multiple"), multiple, model)
         return
     for name, dataset in experiment.datasets.items():
         if isinstance(dataset, Scenes):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lit_eve.schema.base import FromList, Positive, PositiveReal, Strict
+from lit_eve.schema.base import Finding, FromList, Positive, PositiveReal, Strict
 
 Triple = FromList[tuple[float, float, float]]
 PositiveTriple = FromList[tuple[PositiveReal, PositiveReal, PositiveReal]]
@@ -24,14 +25,33 @@ class LongestEdge(Strict):
     type: Literal["longest_edge"]
     edge: Positive
     """Pixels of the longer edge."""
+    rounding: Literal["nearest", "up"] = "nearest"
+    """How the shorter edge becomes whole cells; EVE rounds up."""
+    multiple: Positive | None = None
+    """Both edges are multiples of this many pixels; the model's cell when left out. EVE: 28 at 672,
+    56 at 1344, so that they are whole cells of its teacher's 336 too."""
+
+    def findings(self) -> Iterator[Finding]:
+        """The longer edge is a multiple too."""
+        if self.multiple is not None and self.edge % self.multiple:
+            below = self.edge // self.multiple * self.multiple
+            yield Finding(
+                ("edge",),
+                f"{self.edge} px is no multiple of {self.multiple}",
+                f"Choose {below or self.multiple} or {below + self.multiple}.",
+                (("multiple",),),
+            )
 
 
 class Area(Strict):
-    """Images above an area shrink to it, edges rounded to whole cells (EVE v2)."""
+    """Images take at most the area of a square, in their own shape (EVE v2)."""
 
     type: Literal["area"]
     max_side: Positive
-    """Side in pixels of the square whose area is the limit."""
+    """Side in pixels of that square."""
+    rule: Literal["within", "eve_v2_training", "eve_v2_inference"] = "within"
+    """within: larger images shrink, and never stay above. eve_v2_training: larger images shrink,
+    edges rounded to the nearest cell. eve_v2_inference: smaller ones grow too, edges rounded up."""
 
 
 class Square(Strict):

@@ -127,7 +127,8 @@ def _quantizer(quantizer: Plain) -> None:
 
 def _size(size: Plain, cell: int) -> Plain:
     """The same policy for small pictures."""
-    return {key: value if key == "type" else _sides(cell)[1] for key, value in size.items()}
+    smaller = {"edge": _sides(cell)[1], "max_side": _sides(cell)[1], "multiple": cell}
+    return {key: smaller.get(key, value) for key, value in size.items()}
 
 
 def _sides(cell: int) -> tuple[int, int]:

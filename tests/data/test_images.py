@@ -89,6 +89,18 @@ def test_no_images_give_empty_tensors() -> None:
         (Area(64), (128, 128), (64, 64)),
         (Area(64), (64, 256), (32, 128)),
         (Area(16), (16, 160), (16, 16)),
+        (LongestEdge(64, "up"), (48, 97), (32, 64)),
+        (LongestEdge(64, "up"), (49, 97), (48, 64)),
+        (LongestEdge(64, "up"), (64, 7), (64, 16)),
+        (LongestEdge(64, "up", multiple=32), (33, 64), (64, 64)),
+        (LongestEdge(64, "nearest", multiple=32), (40, 64), (32, 64)),
+        # sqrt(40 * 360) = 120 is above 64: 21.3 and 192 px; sqrt(40 * 90) = 60 is not.
+        (Area(64, "eve_v2_training"), (40, 360), (16, 192)),
+        (Area(64, "eve_v2_training"), (40, 90), (32, 96)),
+        (Area(64, "eve_v2_training"), (56, 24), (64, 32)),
+        (Area(64, "eve_v2_inference"), (40, 360), (32, 192)),
+        (Area(60, "eve_v2_inference"), (40, 90), (48, 96)),
+        (Area(64, "eve_v2_inference"), (5, 5), (64, 64)),
         (Square(64), (16, 160), (64, 64)),
         (Square(70), (16, 160), (64, 64)),
     ],
@@ -118,8 +130,6 @@ def test_area_never_exceeds_its_limit() -> None:
 @pytest.mark.parametrize("size", [(48, 96), (160, 224)])
 def test_resizing_is_pillows_bicubic(size: tuple[int, int]) -> None:
     smooth = np.asarray(Image.fromarray(photo(20, 30)).resize((150, 100), Image.Resampling.BICUBIC))
-    theirs = np.asarray(
-        Image.fromarray(smooth).resize(size[::-1], Image.Resampling.BICUBIC), np.int64
-    )
-    assert np.abs(resize(smooth, *size) - theirs).max() <= 2  # measured 1
+    theirs = np.asarray(Image.fromarray(smooth).resize(size[::-1], Image.Resampling.BICUBIC))
+    assert np.array_equal(resize(smooth, *size), theirs)
     assert resize(smooth, 100, 150) is smooth
