@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lit_eve_callbacks.non_finite import gradient_norm
+from lit_eve_callbacks.parts import holds
 
 
 class GradientNorms(Callback):
@@ -36,10 +37,9 @@ class GradientNorms(Callback):
         named = list(pl_module.model.named_parameters())  # type: ignore[union-attr]
         norms = {"optim/gradient_norm": gradient_norm(parameter for _, parameter in named)}
         for part in self.parts:
-            norms[f"optim/gradient_norm/{part}"] = gradient_norm(
-                parameter
-                for name, parameter in named
-                if name == part or name.startswith(part + ".")
+            label = part.replace("*.", "")  # trackers take no stars
+            norms[f"optim/gradient_norm/{label}"] = gradient_norm(
+                parameter for name, parameter in named if holds(part, name)
             )
         found = {name: float(norm) for name, norm in norms.items() if norm is not None}
         for logger in trainer.loggers:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
+
+from lit_eve_callbacks.parts import missing_part, most_specific
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +26,13 @@ def thaw_step(name: str, parts: Mapping[str, int]) -> int | None:
 
     Args:
         name: a parameter's name in the model.
-        parts: thaw steps by part; a part is the start of a name, up to a dot.
+        parts: thaw steps by part, see `lit_eve_callbacks.parts`.
 
     Returns:
         The step of the most specific part that holds it, or None: it is frozen for good.
     """
-    holders = [part for part in parts if name == part or name.startswith(part + ".")]
-    return parts[max(holders, key=len)] if holders else None
+    part = most_specific(name, parts)
+    return None if part is None else parts[part]
 
 
 def trains(name: str, parts: Mapping[str, int], step: int) -> bool:
@@ -46,23 +47,15 @@ def check_parts(names: Iterable[str], parts: Mapping[str, int]) -> None:
     Raises:
         ValueError: naming the part, and the nearest names that exist.
     """
-    names = list(names)
-    tree = sorted(
-        {
-            ".".join(name.split(".")[:depth])
-            for name in names
-            for depth in range(1, name.count(".") + 2)
-        }
-    )
     for part, step in parts.items():
         if step < 0:
             raise ValueError(f"part {part!r} cannot thaw at step {step}: steps count from 0.")
-        if part not in tree:
-            near = get_close_matches(part, tree, n=3, cutoff=0.4) or tree[:5]
-            raise ValueError(
-                f"part {part!r} is not in the model, so nothing would learn under that name. "
-                f"Nearest: {', '.join(near)}."
-            )
+    missing = missing_part(names, parts)
+    if missing is not None:
+        raise ValueError(
+            f"part {missing[0]!r} is not in the model, so nothing would learn under that name. "
+            f"Nearest: {', '.join(missing[1])}."
+        )
     if min(parts.values(), default=1) > 0:
         raise ValueError(
             "no part of the model trains from step 0, so the first steps would learn nothing. Let "

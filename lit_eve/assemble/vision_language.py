@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, ViTConfig
 
 from lit_eve.assemble.addresses import name_or_path
+from lit_eve.models.divide_and_conquer import DividedLanguageModel
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.language_model import LanguageModel
 from lit_eve.models.patch_alignment import PatchAlignment
@@ -83,6 +84,8 @@ def encoder_free(options: EncoderFree, num_tokens: int, weights: bool = True) ->
     """
     decoder = options.language_model
     language_model = LANGUAGE_MODELS[decoder.type](decoder, num_tokens, weights)
+    if decoder.divide is not None:
+        language_model = DividedLanguageModel(language_model, decoder.divide)
     embedding = options.patch_embedding
     return EncoderFreeVLM(
         language_model,

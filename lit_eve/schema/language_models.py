@@ -11,7 +11,15 @@ from lit_eve.schema.addresses import Address
 from lit_eve.schema.base import Finding, Positive, PositiveReal, Strict, written_as
 
 
-class Llama(Strict):
+class Decoder(Strict):
+    """What all decoders have."""
+
+    divide: Literal["norms", "ffn", "full"] | None = None
+    """What visual tokens have weights of their own for (EVEv2's divide-and-conquer): norms; ffn;
+    full: both, and the attention's projections. One set of weights for all tokens when left out."""
+
+
+class Llama(Decoder):
     """A Llama decoder with random weights (Hugging Face's `LlamaForCausalLM`)."""
 
     type: Literal["llama"]
@@ -51,7 +59,7 @@ class Llama(Strict):
             )
 
 
-class Pretrained(Strict):
+class Pretrained(Decoder):
     """A causal decoder of the Hugging Face hub or of a folder, with its weights."""
 
     type: Literal["pretrained"]

@@ -74,13 +74,16 @@ def _encoder_free(model: Plain) -> int:
     cell = int(embedding["patch"] * pool)
     smaller = {"pool": pool, "width": WIDTH, "heads": HEADS}
     embedding |= {key: value for key, value in smaller.items() if key in embedding}
+    decoder = model["language_model"]
     model["language_model"] = {
         "type": "llama",
         "width": 2 * WIDTH,
         "depth": DEPTH,
         "heads": HEADS,
-        "tie_embeddings": model["language_model"].get("tie_embeddings", True),
+        "tie_embeddings": decoder.get("tie_embeddings", True),
     }
+    if "divide" in decoder:
+        model["language_model"]["divide"] = decoder["divide"]
     model["text"] = {"type": "bytes"}
     model["images"]["size"] = _size(model["images"]["size"], cell)
     if "patch_alignment" in model:
@@ -173,10 +176,10 @@ def _stage(stage: Plain, datasets: Plain) -> None:
 
 
 def _whole_parts(train: Plain) -> Plain:
-    """Parts by their first name: what lies deeper may not exist in a small model."""
+    """Parts by their first name, or pattern: what lies deeper may not be in a small model."""
     parts: Plain = {}
     for name, rate in sorted(train.items(), key=lambda item: item[0].count(".")):
-        parts.setdefault(name.partition(".")[0], rate)
+        parts.setdefault(name if "*" in name else name.partition(".")[0], rate)
     for rate in parts.values():
         if isinstance(rate, dict) and rate.get("thaw"):
             rate["thaw"] = min(rate["thaw"], STEPS // 3)

@@ -1,18 +1,20 @@
 """Parameter groups and learning rates: one table of parts serves every task.
 
-A part is a name in the model's own tree (`language_model`, `patch_embedding.project`). Each part
-has a rate: a pure function of the optimizer step, so a resumed run needs no counter of its own.
+A part is a name in the model's own tree (`language_model`, `patch_embedding.project`), or several
+by a pattern (`language_model.*.vision`). Each part has a rate: a pure function of the optimizer
+step, so a resumed run needs no counter of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+
+from lit_eve_callbacks.parts import missing_part, most_specific
 
 Rate = Callable[[int], float]
 """Optimizer step -> learning rate."""
@@ -37,8 +39,7 @@ def one(step: int) -> float:
 
 def part_of(name: str, parts: Mapping[str, object]) -> str:
     """The most specific part that holds parameter `name`, or `FROZEN`."""
-    holders = [part for part in parts if name == part or name.startswith(part + ".")]
-    return max(holders, key=len, default=FROZEN)
+    return most_specific(name, parts) or FROZEN
 
 
 def check_parts(model: nn.Module, parts: Mapping[str, object]) -> None:
@@ -47,17 +48,12 @@ def check_parts(model: nn.Module, parts: Mapping[str, object]) -> None:
     Raises:
         ValueError: naming the part and the nearest names that exist.
     """
-    names = [name for name, _ in model.named_parameters()]
-    tree = sorted(
-        {".".join(n.split(".")[:depth]) for n in names for depth in range(1, n.count(".") + 2)}
-    )
-    for part in parts:
-        if part not in tree:
-            near = get_close_matches(part, tree, n=3, cutoff=0.4) or tree[:5]
-            raise ValueError(
-                f"train: {part!r} is no part of the model, so nothing would learn under that name. "
-                f"Nearest: {', '.join(near)}."
-            )
+    missing = missing_part((name for name, _ in model.named_parameters()), parts)
+    if missing is not None:
+        raise ValueError(
+            f"train: {missing[0]!r} is no part of the model, so nothing would learn under that "
+            f"name. Nearest: {', '.join(missing[1])}."
+        )
 
 
 def build_adamw(
