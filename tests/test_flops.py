@@ -18,7 +18,6 @@ from lit_eve.planning.flops import (
     forward_flops,
     teacher_flops,
     training_flops,
-    vision_flops,
 )
 from lit_eve_data.batches import ImageLayout
 from tests.models.packed import Sample, pack, pack_images
@@ -58,7 +57,7 @@ def test_the_vision_part_is_the_sum_over_the_images() -> None:
     embedding = LinearPatchEmbedding(4, 16)
     images = pack_images([torch.rand(3, 8, 12), torch.rand(3, 4, 4)], embedding.layout)
     seen = counted(lambda: embedding(images))
-    assert vision_flops(embedding, images.grids) == sum(seen.values())
+    assert sum(embedding.flops(*grid) for grid in images.grids) == sum(seen.values())
 
 
 def test_alignment_costs_what_pytorch_counts() -> None:

@@ -23,13 +23,14 @@ class ImageLayout:
 
     An image of H x W pixels (multiples of `cell`) has H/cell x W/cell windows. Its visual tokens
     are, in order: one `<CLS>` token if `cls`, then row by row the windows, each row closed by one
-    `<SPL>` token if `row_end`.
+    `<SPL>` token if `row_end`. With `fixed` it has that many tokens, whatever its size.
     """
 
     patch: int
     pool: int
     cls: bool
     row_end: bool
+    fixed: int | None = None
 
     @property
     def cell(self) -> int:
@@ -38,6 +39,8 @@ class ImageLayout:
 
     def num_tokens(self, rows: int, columns: int) -> int:
         """Visual tokens of an image of `rows` x `columns` windows."""
+        if self.fixed is not None:
+            return self.fixed
         return int(self.cls) + rows * (columns + int(self.row_end))
 
 
@@ -65,7 +68,8 @@ class PackedImages(_Movable):
     window_image: Tensor
     """(M,) int64: the image each window belongs to, non-decreasing."""
     visual_source: Tensor
-    """(V,) int64: for each visual token its row in `cat([windows (M), cls (I), row_end (1)])`."""
+    """(V,) int64: for each visual token its row in `cat([windows (M), cls (I), row_end (1)])`; just
+    0, 1, 2, ... where the layout fixes their number."""
     grids: tuple[tuple[int, int], ...]
     """(rows, columns) of windows of each image."""
 

@@ -190,6 +190,8 @@ class ImageCutter:
 
 def visual_source(grids: Sequence[tuple[int, int]], layout: ImageLayout) -> NDArray[np.int64]:
     """For each visual token its row in `cat([windows (M), cls (I), row_end (1)])`, (V,)."""
+    if layout.fixed is not None:
+        return np.arange(layout.fixed * len(grids))
     windows = sum(rows * columns for rows, columns in grids)
     row_end = windows + len(grids)
     source = np.full(sum(layout.num_tokens(*grid) for grid in grids), row_end, np.int64)

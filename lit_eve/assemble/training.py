@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lit_eve.assemble.vision_language import teacher
 from lit_eve.models.encoder_free import EncoderFreeVLM
+from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.schema import VisionLanguageExperiment
 from lit_eve.schema.schedules import Schedule, TrainPart
 from lit_eve.schema.training import AdamW, LanguageStage, Stage
@@ -39,7 +40,10 @@ def number(value: float | Schedule, steps: int) -> Rate:
 
 
 def task(
-    experiment: VisionLanguageExperiment, stage: LanguageStage, model: EncoderFreeVLM, steps: int
+    experiment: VisionLanguageExperiment,
+    stage: LanguageStage,
+    model: VisionLanguageModel,
+    steps: int,
 ) -> LanguageTask:
     """The LightningModule of a stage of `steps` steps."""
     loss = experiment.loss
@@ -48,6 +52,7 @@ def task(
     if stage.task == "language":
         return LanguageTask(model, rates(stage, steps), options, language)
     assert loss.alignment is not None  # the experiment file was checked
+    assert isinstance(model, EncoderFreeVLM)
     aligning = Aligning(
         teacher(experiment.model, model.patch_embedding),
         number(loss.alignment.weight, steps),

@@ -22,6 +22,7 @@ from lit_eve.models.patch_embedding import (
 from lit_eve.models.teacher import Normalisation, Teacher
 from lit_eve.schema import alignments, images, language_models, patch_embeddings
 from lit_eve.schema.models import EncoderFree
+from lit_eve_data.batches import ImageLayout
 from lit_eve_data.images import Area, ImageCutter, LongestEdge, Native, SizePolicy, Square
 
 Options = Any
@@ -146,11 +147,9 @@ SIZES: Mapping[str, Callable[[Options], SizePolicy]] = {
 }
 
 
-def cutter(options: images.Images, embedding: PatchEmbedding) -> ImageCutter:
-    """What turns pictures into the patches that `embedding` reads."""
-    return ImageCutter(
-        embedding.layout, SIZES[options.size.type](options.size), options.mean, options.std
-    )
+def cutter(options: images.Images, layout: ImageLayout) -> ImageCutter:
+    """What turns pictures into patches of a model's layout."""
+    return ImageCutter(layout, SIZES[options.size.type](options.size), options.mean, options.std)
 
 
 def on_meta(options: EncoderFree, num_tokens: int) -> EncoderFreeVLM:

@@ -14,8 +14,8 @@ from rich.table import Table
 from lit_eve import assemble
 from lit_eve.checkpoints import newest
 from lit_eve.evaluation.examine import question, reply
-from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.generation import Sampling
+from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.running.directory import RunDirectory
 from lit_eve.running.run import quiet
 from lit_eve.running.setting import Setting, prepare
@@ -26,7 +26,7 @@ from lit_eve.schema import VisionLanguageExperiment, load
 
 def open_run(
     directory: RunDirectory, stage: str | None, data: Path, console: Console
-) -> tuple[Setting, str, EncoderFreeVLM]:
+) -> tuple[Setting, str, VisionLanguageModel]:
     """A run's model with the weights of a stage, ready to be asked.
 
     Args:

@@ -10,8 +10,8 @@ from lightning import Callback, LightningModule, Trainer
 from PIL import Image
 
 from lit_eve.metrics.answers import AnswerScores, answer_box, is_right
-from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.generation import Sampling, generate
+from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.pictures import Answer, answer_sheet
 from lit_eve_data.lengths import SampleEncoder
@@ -84,7 +84,7 @@ class Examiner:
     encoder: SampleEncoder
     samples: Sequence[Sample]
 
-    def ask(self, model: EncoderFreeVLM, report: Report | None = None) -> list[Answered]:
+    def ask(self, model: VisionLanguageModel, report: Report | None = None) -> list[Answered]:
         """Let the model answer all of them, in their order.
 
         Args:
@@ -120,14 +120,17 @@ class Examiner:
         start, stop = self.encoder.text.encode(sample.turns, visual).answers[-1]
         return start, stop - start
 
-    def _generate(self, model: EncoderFreeVLM, samples: Sequence[Sample]) -> list[str]:
+    def _generate(self, model: VisionLanguageModel, samples: Sequence[Sample]) -> list[str]:
         longest = max(self._lengths(sample)[1] for sample in samples)
         sampling = Sampling(longest + MARGIN, self.encoder.text.end_id)
         return reply(model, self.encoder, samples, sampling)
 
 
 def reply(
-    model: EncoderFreeVLM, encoder: SampleEncoder, samples: Sequence[Sample], sampling: Sampling
+    model: VisionLanguageModel,
+    encoder: SampleEncoder,
+    samples: Sequence[Sample],
+    sampling: Sampling,
 ) -> list[str]:
     """What the model says in place of each sample's last turn, all in one batch."""
     items = [_prompt(encoder, sample) for sample in samples]
@@ -180,7 +183,7 @@ class ShowAnswers(Callback):
         if trainer.sanity_checking or not self.examiner.samples:
             return
         model = pl_module.model
-        assert isinstance(model, EncoderFreeVLM)
+        assert isinstance(model, VisionLanguageModel)
         answers = self.examiner.ask(model)
         if trainer.is_global_zero:
             step = trainer.global_step

@@ -1,36 +1,25 @@
 """A language model that reads pixels through a patch embedding, with no vision encoder.
 
-Shapes: R rows, T slots a row, E width, V visual tokens.
+Shapes: E width, V visual tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from lit_eve.losses.alignment import Distance, alignment_loss
-from lit_eve.losses.next_token import LossSum, next_token_loss
+from lit_eve.losses.next_token import LossSum
 from lit_eve.models.language_model import LanguageModel
 from lit_eve.models.patch_alignment import PatchAlignment
 from lit_eve.models.patch_embedding import PatchEmbedding
-from lit_eve.models.splice import splice
 from lit_eve.models.teacher import TeacherFeatures
-from lit_eve_data.batches import PackedBatch
+from lit_eve.models.vision_language import Output, Sight, VisionLanguageModel
+from lit_eve_data.batches import ImageLayout, PackedBatch, PackedImages
 
 
-@dataclass(frozen=True)
-class Output:
-    """What the decoder made of a batch."""
-
-    hidden: Tensor
-    """(R, T, E) final hidden states, normalised: the head's input."""
-    layer_states: dict[int, Tensor]
-    """(R, T, E) each: the hidden states that were asked for, by number."""
-
-
-class EncoderFreeVLM(nn.Module):
+class EncoderFreeVLM(VisionLanguageModel):
     """Patch embedding, splice, decoder. Parts have the names the experiment file uses.
 
     Args:
@@ -58,39 +47,23 @@ class EncoderFreeVLM(nn.Module):
         self.language_model = language_model
         self.patch_alignment = patch_alignment
 
-    def embed(self, batch: PackedBatch) -> Tensor:
-        """The decoder's input, (R, T, E): text embedded, visual tokens in their slots."""
-        text = self.language_model.embed(batch.token_ids)  # (R, T, E)
-        visual = self.patch_embedding(batch.images)  # (V, E)
-        return splice(text, visual, batch.image_slots)
+    @property
+    def layout(self) -> ImageLayout:
+        """The patch embedding's."""
+        return self.patch_embedding.layout
 
-    def forward(self, batch: PackedBatch, layers: Sequence[int] = ()) -> Output:
-        """Run a packed batch.
+    @property
+    def vision(self) -> Sequence[nn.Module]:
+        """The patch embedding."""
+        return (self.patch_embedding,)
 
-        Args:
-            batch: packed rows and their images.
-            layers: numbers of the hidden states to keep, see `LanguageModel.hidden_states`.
-        """
-        hidden, states = self.language_model.hidden_states(
-            self.embed(batch), batch.position_ids, layers, batch.image_slots
-        )
-        return Output(hidden, states)
+    def look(self, images: PackedImages) -> Sight:
+        """Visual tokens of all images, (V, E)."""
+        return Sight(self.patch_embedding(images))
 
-    def next_token_loss(self, batch: PackedBatch, output: Output | None = None) -> LossSum:
-        """Cross-entropy of the supervised tokens of `batch`, in nats.
-
-        Args:
-            batch: packed rows and their images.
-            output: what `forward` made of the batch, if that has run already.
-
-        Returns:
-            `total` and `number`.
-        """
-        output = output or self(batch)
-        model = self.language_model
-        return next_token_loss(
-            output.hidden, model.head_weight, batch.labels, batch.position_ids, model.head_bias
-        )
+    def vision_flops(self, rows: int, columns: int) -> int:
+        """Forward arithmetic of the patch embedding as published, 2 per multiply-add."""
+        return self.patch_embedding.flops(rows, columns)
 
     def alignment_loss(
         self,

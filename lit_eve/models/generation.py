@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
-from lit_eve.models.encoder_free import EncoderFreeVLM
+from lit_eve.models.splice import splice
+from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve_data.batches import PackedBatch
 
 
@@ -54,7 +55,9 @@ class Sampling:
 
 
 @torch.no_grad()
-def generate(model: EncoderFreeVLM, prompts: PackedBatch, sampling: Sampling) -> list[list[int]]:
+def generate(
+    model: VisionLanguageModel, prompts: PackedBatch, sampling: Sampling
+) -> list[list[int]]:
     """Continue every sample of a packed batch.
 
     Args:
@@ -74,13 +77,20 @@ def generate(model: EncoderFreeVLM, prompts: PackedBatch, sampling: Sampling) ->
     with _evaluating(model), _plain_generation_config(model.language_model.model):
         index, mask = _left_padded(prompts)
         _check_room(index.shape[1], sampling, model.language_model.max_positions)
-        rows = model.embed(prompts).flatten(0, 1)  # (R*T, E)
+        sight = model.look(prompts.images)
+        words = model.language_model.embed(prompts.token_ids)  # (R, T, E)
+        rows = splice(words, sight.tokens, prompts.image_slots).flatten(0, 1)  # (R*T, E)
         embeddings = rows[index] * mask[:, :, None]  # (N, L, E)
         shown = torch.zeros_like(rows[:, 0], dtype=torch.bool).index_fill(0, prompts.image_slots, 1)
         visual = (shown[index] & mask).flatten().nonzero().squeeze(1)  # (V,)
         devices = [rows.device] if rows.device.type == "cuda" else []
         decoder = model.language_model
-        with torch.random.fork_rng(devices), decoder.prompted(index.shape, visual):
+        positions = torch.arange(index.shape[1], device=index.device).expand_as(index)  # (N, L)
+        with (
+            torch.random.fork_rng(devices),
+            decoder.prompted(index.shape, visual),
+            model.attending(sight, visual, positions),
+        ):
             torch.manual_seed(sampling.seed)
             ids: Tensor = decoder.model.generate(  # type: ignore[operator]
                 inputs_embeds=embeddings,

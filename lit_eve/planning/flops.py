@@ -15,8 +15,8 @@ from torch import nn
 from lit_eve.models.divide_and_conquer import Routed
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.language_model import LanguageModel
-from lit_eve.models.patch_embedding import PatchEmbedding
 from lit_eve.models.teacher import Teacher
+from lit_eve.models.vision_language import VisionLanguageModel
 
 Grids = Sequence[tuple[int, int]]
 """(rows, columns) of visual tokens of every image."""
@@ -41,7 +41,9 @@ class Flops:
         return self.vision + self.layers + self.attention + self.head
 
 
-def forward_flops(model: EncoderFreeVLM, tokens: int, supervised: int, grids: Grids = ()) -> Flops:
+def forward_flops(
+    model: VisionLanguageModel, tokens: int, supervised: int, grids: Grids = ()
+) -> Flops:
     """Forward arithmetic of one sample.
 
     Args:
@@ -52,19 +54,14 @@ def forward_flops(model: EncoderFreeVLM, tokens: int, supervised: int, grids: Gr
     """
     decoder = model.language_model
     return Flops(
-        vision=vision_flops(model.patch_embedding, grids),
+        vision=sum(model.vision_flops(rows, columns) for rows, columns in grids),
         layers=round(2 * _decoder_matrices(decoder) * tokens),
         attention=_attention_width(decoder) * decoder.depth * 2 * tokens * (tokens + 1),
         head=2 * decoder.head_weight.numel() * supervised,
     )
 
 
-def vision_flops(embedding: PatchEmbedding, grids: Grids) -> int:
-    """Forward arithmetic from pixels to visual tokens."""
-    return sum(embedding.flops(rows, columns) for rows, columns in grids)
-
-
-def training_flops(model: EncoderFreeVLM, forward: Flops, recompute: bool = False) -> int:
+def training_flops(model: VisionLanguageModel, forward: Flops, recompute: bool = False) -> int:
     """Arithmetic of a training step on one sample, given what is frozen.
 
     A product y = W x costs its forward pass once more for the gradient by x, where anything below
@@ -78,13 +75,13 @@ def training_flops(model: EncoderFreeVLM, forward: Flops, recompute: bool = Fals
         recompute: whether the decoder's layers are computed a second time in the backward pass.
     """
     decoder = model.language_model
-    through = _learns(model.patch_embedding) or _learns(decoder)
+    through = any(map(_learns, model.vision)) or _learns(decoder)
     trained = _decoder_matrices(decoder, trained_only=True) / _decoder_matrices(decoder)
     again = int(recompute and through)
     layers = forward.layers * (1 + through + trained + again)
     attention = forward.attention * (1 + 2 * through + again)
     head = forward.head * (1 + through + decoder.head_weight.requires_grad)
-    vision = forward.vision * (3 if _learns(model.patch_embedding) else 1)
+    vision = forward.vision * _times(model.vision)
     return round(vision + layers + attention + head)
 
 
@@ -101,6 +98,13 @@ def teacher_flops(teacher: Teacher) -> int:
     matrices = 2 * _matrices(teacher.model) * cells
     attention: int = 4 * cells**2 * config.hidden_size * config.num_hidden_layers
     return matrices + attention
+
+
+def _times(parts: Sequence[nn.Module]) -> float:
+    """Forward passes that a training step of the parts costs, by their sizes: 3, or 1 if frozen."""
+    sizes = [_matrices(part) for part in parts]
+    spent = sum(size * (3 if _learns(part) else 1) for size, part in zip(sizes, parts, strict=True))
+    return spent / max(1, sum(sizes))
 
 
 def _learns(module: nn.Module) -> bool:

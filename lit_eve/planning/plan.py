@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_eve import assemble
-from lit_eve.models.encoder_free import EncoderFreeVLM
-from lit_eve.planning.flops import forward_flops, training_flops, vision_flops
+from lit_eve.models.vision_language import VisionLanguageModel
+from lit_eve.planning.flops import forward_flops, training_flops
 from lit_eve.planning.memory import FLOAT, StepMemory, step_memory
 from lit_eve.schema import VisionLanguageExperiment, load
 from lit_eve.schema.images import Area, LongestEdge, Square
@@ -93,7 +93,7 @@ def of_file(
 
 def plan_stage(
     experiment: VisionLanguageExperiment,
-    model: EncoderFreeVLM,
+    model: VisionLanguageModel,
     name: str,
     *,
     devices: int,
@@ -112,8 +112,8 @@ def plan_stage(
     """
     stage = experiment.stages[name]
     image = _image(experiment)
-    rows, columns = (side // model.patch_embedding.layout.cell for side in image)
-    visual = model.patch_embedding.layout.num_tokens(rows, columns)
+    rows, columns = (side // model.layout.cell for side in image)
+    visual = model.layout.num_tokens(rows, columns)
     per_sample = (
         round(stage.tokens_per_row * (1 - packing.padding) / packing.samples_per_row)
         if packing is not None
@@ -138,7 +138,7 @@ def plan_stage(
         tokens_per_step=per_step,
         image=image,
         visual_tokens=visual,
-        vision_flops=vision_flops(model.patch_embedding, [(rows, columns)]),
+        vision_flops=model.vision_flops(rows, columns),
         sample_flops=training_flops(model, forward),
         memory=step_memory(
             model,
@@ -195,7 +195,9 @@ def _steps(stage: LanguageStage, tokens_per_step: int) -> int | None:
     return max(1, ceil(amount / per_step))
 
 
-def _freeze(model: EncoderFreeVLM, stage: LanguageStage) -> tuple[dict[str, int], dict[str, int]]:
+def _freeze(
+    model: VisionLanguageModel, stage: LanguageStage
+) -> tuple[dict[str, int], dict[str, int]]:
     """Set `requires_grad` as in the stage; parameters and trained ones of each top-level part."""
     parts: dict[str, int] = {}
     trained: dict[str, int] = {}

@@ -36,5 +36,5 @@ def prepare(
             datasets[name] = assemble.dataset(options, data, bar)
     text = assemble.text(experiment.model, datasets, directory.text)
     shape = assemble.on_meta(experiment.model, text.num_tokens)
-    cutter = assemble.cutter(experiment.model.images, shape.patch_embedding)
+    cutter = assemble.cutter(experiment.model.images, shape.layout)
     return Setting(experiment, directory, datasets, SampleEncoder(text, cutter), console)

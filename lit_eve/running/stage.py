@@ -12,7 +12,7 @@ from lightning import Trainer, seed_everything
 from lit_eve import assemble
 from lit_eve.checkpoints import consolidate, newest, read_weights
 from lit_eve.evaluation.examine import Examiner, held_out, scores
-from lit_eve.models.encoder_free import EncoderFreeVLM
+from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.running.feed import Feed, make_feed
 from lit_eve.running.progress import progress_line
 from lit_eve.running.setting import Setting
@@ -33,7 +33,7 @@ class RunInterrupted(RuntimeError):  # noqa: N818  # nothing went wrong
         self.name = name
 
 
-def build_model(setting: Setting, name: str) -> EncoderFreeVLM:
+def build_model(setting: Setting, name: str) -> VisionLanguageModel:
     """The model as the stage `name` starts with it: made from the seed, then handed over.
 
     Raises:
@@ -58,7 +58,7 @@ def build_model(setting: Setting, name: str) -> EncoderFreeVLM:
     return model
 
 
-def load_weights(model: EncoderFreeVLM, file: Path) -> None:
+def load_weights(model: VisionLanguageModel, file: Path) -> None:
     """Fill a model from a stage's weights, every tensor of it.
 
     Raises:
@@ -112,7 +112,7 @@ def finish_stage(
     name: str,
     feed: Feed,
     trainer: Trainer,
-    model: EncoderFreeVLM,
+    model: VisionLanguageModel,
     logger: SpoolLogger,
 ) -> dict[str, Any]:
     """Write the final weights, examine them on unseen scans, sum up."""
@@ -141,7 +141,7 @@ def finish_stage(
 
 
 def examine(
-    setting: Setting, name: str, model: EncoderFreeVLM, questions: int | None = None
+    setting: Setting, name: str, model: VisionLanguageModel, questions: int | None = None
 ) -> dict[str, float]:
     """Scores on questions about scans that no training has seen."""
     experiment = setting.experiment

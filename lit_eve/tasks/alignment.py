@@ -41,6 +41,8 @@ class AlignmentTask(LanguageTask):
         freezes the language model.
     """
 
+    model: EncoderFreeVLM
+
     def __init__(
         self,
         model: EncoderFreeVLM,

@@ -1,4 +1,4 @@
-"""Next-token prediction over text with image patches: the encoder-free VLM's task."""
+"""Next-token prediction over text with image patches: the vision-language model's task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from lit_eve.models.encoder_free import EncoderFreeVLM
+from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.tasks.optimizers import AdamWOptions, Rate, build_adamw, one
 from lit_eve_data.batches import PackedBatch
 
@@ -18,7 +18,7 @@ class LanguageTask(LightningModule):
     """Train the model to say the supervised tokens: answers and captions, never prompts.
 
     Args:
-        model: the encoder-free VLM.
+        model: reads pictures and writes text.
         rates: part of the model -> learning rate as a function of the optimizer step.
         adamw: the optimizer's other options.
         language: weight of the loss as a function of the optimizer step.
@@ -29,7 +29,7 @@ class LanguageTask(LightningModule):
 
     def __init__(
         self,
-        model: EncoderFreeVLM,
+        model: VisionLanguageModel,
         rates: Mapping[str, Rate],
         adamw: AdamWOptions,
         language: Rate = one,
