@@ -75,8 +75,8 @@ class WeightAveraging(Callback):
             else:
                 self.averages[name].copy_(weight)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate the averages."""
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate the averages; not sooner, since checkpoints are saved as validation starts."""
         self._swap(pl_module, averaged=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -30,7 +30,8 @@ from lit_eve.models.tokenizers.vector import VectorQuantizer
 from lit_eve.schema import quantizers, tokenizers
 from lit_eve.schema.schedules import Schedule
 from lit_eve.tasks.optimizers import AdamWOptions, Rate
-from lit_eve.tasks.tokenizer import TokenizerTask, counters
+from lit_eve.tasks.tokenizer import TokenizerTask
+from lit_eve.tasks.tokenizer_scores import counters
 from lit_eve.tasks.tokenizer_terms import AdversarialTerm, PerceptualTerm, Term
 from lit_eve_callbacks.annealing import Annealing
 from lit_eve_callbacks.codebook import CodebookWatch

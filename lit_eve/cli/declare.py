@@ -28,9 +28,10 @@ def plan(
     devices: Annotated[int | None, typer.Option(help="Devices to plan for.")] = None,
 ) -> None:
     """Say what an experiment will train, load, cost and leave behind, before it starts."""
-    from lit_eve.planning.plan import of_file, show
+    from lit_eve.planning.plan import show
+    from lit_eve.running.kinds import plan_file
 
-    show(of_file(file, overrides or (), tiny=tiny, devices=devices), console())
+    show(plan_file(file, overrides or (), tiny=tiny, devices=devices), console())
     print(f"next  lit-eve run {file}")
 
 

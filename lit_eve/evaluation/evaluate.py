@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
-from lit_eve import assemble
-from lit_eve.checkpoints import newest
+from lit_eve.checkpoints import newest, read_weights
 from lit_eve.evaluation.examine import question, reply
 from lit_eve.models.generation import Sampling
 from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.running.directory import RunDirectory
+from lit_eve.running.kinds import Kind, VisionLanguage, kind_of
 from lit_eve.running.run import quiet
-from lit_eve.running.setting import Setting, prepare
-from lit_eve.running.stage import examine, load_weights
 from lit_eve.running.trainer import limit_threads
-from lit_eve.schema import VisionLanguageExperiment, load
+from lit_eve.running.weights import load_weights
+from lit_eve.schema import load
 
 
 def open_run(
     directory: RunDirectory, stage: str | None, data: Path, console: Console
-) -> tuple[Setting, str, VisionLanguageModel]:
-    """A run's model with the weights of a stage, ready to be asked.
+) -> tuple[Kind[Any, Any], str, nn.Module]:
+    """A run's model with the weights of a stage, ready for use.
 
     Args:
         directory: the run.
@@ -39,16 +40,15 @@ def open_run(
         ValueError: if the run has no weights, or not of that stage.
     """
     experiment = load(directory.experiment_file)
-    if not isinstance(experiment, VisionLanguageExperiment):
-        raise ValueError(f"{experiment.name} is no vision-language model: it cannot be asked.")
     quiet()
     limit_threads(experiment.hardware)
-    name, weights = _weights(directory, list(experiment.stages), stage)
-    setting = prepare(experiment, directory, data, console)
-    model = assemble.encoder_free(experiment.model, setting.encoder.text.num_tokens, weights=False)
-    load_weights(model, weights)
+    name, file = _weights(directory, list(experiment.stages), stage)
+    kind = kind_of(experiment).prepare(experiment, directory, data, console)
+    model = kind.model(weights=False)
+    final = file == directory.weights(name)
+    load_weights(model, read_weights(file) if final else kind.final_weights(file), file)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return setting, name, model.to(device).eval()
+    return kind, name, model.to(device).eval()
 
 
 def _weights(directory: RunDirectory, stages: Sequence[str], stage: str | None) -> tuple[str, Path]:
@@ -75,11 +75,11 @@ def evaluate_run(
     console: Console,
 ) -> dict[str, float]:
     """Scores of a run's model on held-out questions; kept in the run as `evaluation.json`."""
-    setting, name, model = open_run(directory, stage, data, console)
-    result = examine(setting, name, model, questions)
-    table = Table("kind", name, title="held-out answers, by generation", title_justify="left")
-    for kind, value in result.items():
-        table.add_row(kind, f"{value:.1%}")
+    kind, name, model = open_run(directory, stage, data, console)
+    result = kind.examine(name, model, questions)
+    table = Table("score", name, title=kind.scores_title, title_justify="left")
+    for score, value in result.items():
+        table.add_row(score, kind.written(score, value))
     console.print(table)
     directory.write_json(f"{name}/evaluation.json", {"questions": questions, "scores": result})
     return result
@@ -104,15 +104,20 @@ def answer(directory: RunDirectory, stage: str | None, data: Path, request: Requ
         ValueError: if a picture cannot be read or the prompt has no room.
     """
     pictures = [_picture(path) for path in request.images]
-    setting, _, model = open_run(directory, stage, data, Console(stderr=True, quiet=True))
+    kind, _, model = open_run(directory, stage, data, Console(stderr=True, quiet=True))
+    if not isinstance(kind, VisionLanguage) or not isinstance(model, VisionLanguageModel):
+        raise ValueError(
+            f"{kind.experiment.name} is no vision-language model: it cannot be asked. Ask a run of "
+            "an encoder_free model."
+        )
     sampling = Sampling(
         request.max_new_tokens,
-        setting.encoder.text.end_id,
+        kind.encoder.text.end_id,
         request.temperature,
         request.top_p,
         request.seed,
     )
-    return reply(model, setting.encoder, [question(request.prompt, pictures)], sampling)[0]
+    return reply(model, kind.encoder, [question(request.prompt, pictures)], sampling)[0]
 
 
 def _picture(path: Path) -> Image.Image:

@@ -1,38 +1,33 @@
-"""What an experiment will train, load, cost and leave behind, known before it starts.
+"""What a stage will train, load, cost and leave behind, known before it starts.
 
 Models are built on the meta device: a plan of a 7 B model takes seconds and no memory.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
-from lit_eve import assemble
-from lit_eve.models.vision_language import VisionLanguageModel
-from lit_eve.planning.flops import forward_flops, training_flops
-from lit_eve.planning.memory import FLOAT, StepMemory, step_memory
-from lit_eve.schema import VisionLanguageExperiment, load
-from lit_eve.schema.images import Area, LongestEdge, Square
-from lit_eve.schema.language_models import BytesText, TrainedText
-from lit_eve.schema.training import LanguageStage
+from lit_eve.planning.memory import FLOAT, StepMemory
+from lit_eve.schema import Experiment
+from lit_eve.schema.images import Area, LongestEdge, Size, Square
+from lit_eve.schema.training import Stage
 from lit_eve.tasks.optimizers import FROZEN, part_of
-from lit_eve_data.packing import PackingPlan
-from lit_eve_data.vocabulary import bytes_text
 
-TEXT_TOKENS = 64
-"""Text tokens of a sample where the data is not there yet to be measured."""
+Row = tuple[str, str]
+"""What is counted, and how much it is, as the user reads them."""
 
 
 @dataclass(frozen=True)
-class StagePlan:
-    """One stage, counted."""
+class StagePlan(ABC):
+    """One stage, counted; what only one kind of experiment counts is in a subclass."""
 
     name: str
     task: str
@@ -46,12 +41,8 @@ class StagePlan:
     steps: int | None
     """None where the data has to be prepared first."""
     samples: int | None
-    tokens_per_step: int
     image: tuple[int, int]
     """Height and width in pixels of the image that is counted."""
-    visual_tokens: int
-    vision_flops: int
-    """Forward arithmetic of the patch embedding for that image, as published."""
     sample_flops: int
     """Training arithmetic of one sample: forward, and twice that for what is trained."""
     memory: StepMemory
@@ -66,166 +57,54 @@ class StagePlan:
         """Parameters of the whole model."""
         return sum(self.parameters.values())
 
+    @property
+    @abstractmethod
+    def own_rows(self) -> Sequence[Row]:
+        """What only this kind of experiment counts."""
 
-def of_file(
-    file: Path, overrides: Sequence[str], *, tiny: bool = False, devices: int | None = None
-) -> list[StagePlan]:
-    """The plan of a file, without its data.
+    @property
+    @abstractmethod
+    def assumption(self) -> str:
+        """What was taken for granted, where lengths are not measured."""
 
-    Args:
-        file: the experiment.
-        overrides: `a.b=1` each.
-        tiny: shrink it first.
-        devices: to plan for; the file's own if None.
-
-    Raises:
-        ValueError: if the experiment is not one of a vision-language model.
-    """
-    experiment = load(file, overrides, tiny=tiny)
-    if not isinstance(experiment, VisionLanguageExperiment):
-        raise ValueError(f"{experiment.name} is no vision-language model: plan knows only those.")
-    model = assemble.on_meta(experiment.model, _vocabulary(experiment))
-    return [
-        plan_stage(experiment, model, name, devices=devices or _devices(experiment))
-        for name in experiment.stages
-    ]
-
-
-def plan_stage(
-    experiment: VisionLanguageExperiment,
-    model: VisionLanguageModel,
-    name: str,
-    *,
-    devices: int,
-    packing: PackingPlan | None = None,
-    steps: int | None = None,
-) -> StagePlan:
-    """Count one stage.
-
-    Args:
-        experiment: it all.
-        model: its model, on any device.
-        name: the stage.
-        devices: that share the work.
-        packing: what the data says of lengths, if it is there.
-        steps: what the stage's length amounts to with that data.
-    """
-    stage = experiment.stages[name]
-    image = _image(experiment)
-    rows, columns = (side // model.layout.cell for side in image)
-    visual = model.layout.num_tokens(rows, columns)
-    per_sample = (
-        round(stage.tokens_per_row * (1 - packing.padding) / packing.samples_per_row)
-        if packing is not None
-        else visual + TEXT_TOKENS
-    )
-    per_step = packing.tokens_per_step if packing else _rounded(stage, per_sample)
-    parts, trainable = _freeze(model, stage)
-    sharded = experiment.hardware.strategy in ("fsdp", "hsdp")
-    forward = forward_flops(model, per_sample, max(1, per_sample - visual), [(rows, columns)])
-    samples_per_step = packing.samples_per_step if packing else stage.batch
-    steps = steps if steps is not None else _steps(stage, per_step)
-    return StagePlan(
-        name=name,
-        task=stage.task,
-        trains={part: _words(options) for part, options in stage.train.items()},
-        frozen=[part for part in parts if part not in trainable],
-        loads=_source(experiment, name),
-        parameters=parts,
-        trainable=sum(trainable.values()),
-        steps=steps,
-        samples=None if steps is None else round(steps * samples_per_step),
-        tokens_per_step=per_step,
-        image=image,
-        visual_tokens=visual,
-        vision_flops=model.vision_flops(rows, columns),
-        sample_flops=training_flops(model, forward),
-        memory=step_memory(
-            model,
-            model.language_model,
-            ceil(per_step / devices),
-            half=stage.precision != "float32",
-            shards=devices if sharded else 1,
-        ),
-        disk=_disk(experiment, sum(parts.values()), sum(trainable.values())),
-        measured=packing is not None,
-    )
+    @property
+    def rows(self) -> Sequence[Row]:
+        """All of it, for a table."""
+        memory = self.memory
+        return (
+            ("task", self.task),
+            ("loads", self.loads),
+            ("trains", _pairs(self.trains)),
+            ("frozen", ", ".join(self.frozen) or "nothing"),
+            ("parameters", quantity(self.total)),
+            ("of parts", _pairs({part: quantity(n) for part, n in self.parameters.items()})),
+            ("trainable", quantity(self.trainable)),
+            ("steps", "after preparing" if self.steps is None else f"{self.steps:,}"),
+            ("samples", "after preparing" if self.samples is None else f"{self.samples:,}"),
+            *self.own_rows,
+            ("training", quantity(self.sample_flops, "FLOP") + " a sample"),
+            ("memory a device", quantity(memory.total, "B")),
+            ("  weights", quantity(memory.weights, "B")),
+            ("  gradients", quantity(memory.gradients, "B")),
+            ("  optimizer", quantity(memory.optimizer, "B")),
+            ("  activations", quantity(memory.activations, "B")),
+            ("disk", quantity(self.disk, "B")),
+        )
 
 
-def _vocabulary(experiment: VisionLanguageExperiment) -> int:
-    match experiment.model.text:
-        case TrainedText(vocabulary=size):
-            return size
-        case BytesText():
-            return bytes_text().num_tokens
-        case None:
-            return 0  # a pretrained decoder brings its own
-
-
-def _devices(experiment: VisionLanguageExperiment) -> int:
-    devices = experiment.hardware.devices
-    return 1 if devices == "auto" else devices
-
-
-def _image(experiment: VisionLanguageExperiment) -> tuple[int, int]:
-    """The image that is counted: the largest square the size policy makes, or the data has."""
-    match experiment.model.images.size:
-        case LongestEdge(edge=edge) | Square(edge=edge) | Area(max_side=edge):
-            side = edge
-        case _:
-            sides = [
-                getattr(options, "sides", (224, 224)) for options in experiment.datasets.values()
-            ]
-            side = max(high for _, high in sides)
-    cell = experiment.model.cell
-    side = max(1, side // cell) * cell
-    return side, side
-
-
-def _rounded(stage: LanguageStage, per_sample: int) -> int:
-    """Slots of a step in whole rows."""
-    return max(1, ceil(stage.batch * per_sample / stage.tokens_per_row)) * stage.tokens_per_row
-
-
-def _steps(stage: LanguageStage, tokens_per_step: int) -> int | None:
-    amount, unit = stage.budget.amount, stage.budget.unit
-    if unit == "epochs":
-        return None
-    per_step = {"steps": 1, "samples": stage.batch, "tokens": tokens_per_step}[unit]
-    return max(1, ceil(amount / per_step))
-
-
-def _freeze(
-    model: VisionLanguageModel, stage: LanguageStage
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Set `requires_grad` as in the stage; parameters and trained ones of each top-level part."""
-    parts: dict[str, int] = {}
-    trained: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        part = name.split(".", 1)[0]
-        parts[part] = parts.get(part, 0) + parameter.numel()
-        parameter.requires_grad_(part_of(name, stage.train) != FROZEN)
-        if parameter.requires_grad:
-            trained[part] = trained.get(part, 0) + parameter.numel()
-    return parts, trained
-
-
-def _words(options: Any) -> str:
-    lr = options.lr if isinstance(options.lr, float) else f"{options.lr.start} to {options.lr.end}"
-    return f"{lr}" + (f" from step {options.thaw}" if options.thaw else "")
-
-
-def _source(experiment: VisionLanguageExperiment, name: str) -> str:
-    before = experiment.source_of(name)
-    if before is not None:
-        return f"all of stage {before}"
-    decoder = experiment.model.language_model
-    return f"decoder from {decoder.source}" if decoder.type == "pretrained" else "nothing: random"
-
-
-def _disk(experiment: VisionLanguageExperiment, total: int, trainable: int) -> int:
-    checkpoint = (total + 2 * trainable) * FLOAT
-    return (experiment.checkpoint.keep + 1) * checkpoint + total * FLOAT
+def show(plans: Sequence[StagePlan], console: Console) -> None:
+    """The plan as a table, a column for each stage."""
+    table = Table(title="plan", title_justify="left", show_lines=False)
+    table.add_column("")
+    for plan in plans:
+        table.add_column(plan.name, overflow="fold")
+    for cells in zip(*(plan.rows for plan in plans), strict=True):
+        table.add_row(cells[0][0], *(value for _, value in cells))
+    console.print(table)
+    for plan in plans:
+        if not plan.measured:
+            console.print(plan.assumption, highlight=False)
+            break
 
 
 def compare(plan: StagePlan, summary: Mapping[str, Any], console: Console) -> None:
@@ -241,24 +120,9 @@ def compare(plan: StagePlan, summary: Mapping[str, Any], console: Console) -> No
     )
 
 
-def show(plans: Sequence[StagePlan], console: Console) -> None:
-    """The plan as a table, a column for each stage."""
-    table = Table(title="plan", title_justify="left", show_lines=False)
-    table.add_column("")
-    for plan in plans:
-        table.add_column(plan.name, overflow="fold")
-    for label, cell in _ROWS:
-        table.add_row(label, *(cell(plan) for plan in plans))
-    console.print(table)
-    if not all(plan.measured for plan in plans):
-        console.print(
-            f"lengths are assumed: one image of that size and {TEXT_TOKENS} text tokens a sample",
-            highlight=False,
-        )
-
-
-def _pairs(values: dict[str, Any]) -> str:
-    return "\n".join(f"{key} {value}" for key, value in values.items()) or "nothing"
+def as_json(plans: Sequence[StagePlan]) -> dict[str, Any]:
+    """The plan as it is kept in the run."""
+    return {plan.name: asdict(plan) for plan in plans}
 
 
 def quantity(value: float, unit: str = "") -> str:
@@ -269,29 +133,60 @@ def quantity(value: float, unit: str = "") -> str:
     return f"{value:.3g} {unit}".rstrip()
 
 
-_ROWS: tuple[tuple[str, Any], ...] = (
-    ("task", lambda p: p.task),
-    ("loads", lambda p: p.loads),
-    ("trains", lambda p: _pairs(p.trains)),
-    ("frozen", lambda p: ", ".join(p.frozen) or "nothing"),
-    ("parameters", lambda p: quantity(p.total)),
-    ("of parts", lambda p: _pairs({k: quantity(v) for k, v in p.parameters.items()})),
-    ("trainable", lambda p: quantity(p.trainable)),
-    ("steps", lambda p: "after preparing" if p.steps is None else f"{p.steps:,}"),
-    ("samples", lambda p: "after preparing" if p.samples is None else f"{p.samples:,}"),
-    ("tokens a step", lambda p: f"{p.tokens_per_step:,}"),
-    ("largest image", lambda p: f"{p.image[0]}x{p.image[1]} → {p.visual_tokens} tokens"),
-    ("vision, forward", lambda p: quantity(p.vision_flops, "FLOP") + " an image"),
-    ("training", lambda p: quantity(p.sample_flops, "FLOP") + " a sample"),
-    ("memory a device", lambda p: quantity(p.memory.total, "B")),
-    ("  weights", lambda p: quantity(p.memory.weights, "B")),
-    ("  gradients", lambda p: quantity(p.memory.gradients, "B")),
-    ("  optimizer", lambda p: quantity(p.memory.optimizer, "B")),
-    ("  activations", lambda p: quantity(p.memory.activations, "B")),
-    ("disk", lambda p: quantity(p.disk, "B")),
-)
+def _pairs(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"{key} {value}" for key, value in values.items()) or "nothing"
 
 
-def as_json(plans: Sequence[StagePlan]) -> dict[str, Any]:
-    """The plan as it is kept in the run."""
-    return {plan.name: asdict(plan) for plan in plans}
+# what all kinds count alike ------------------------------------------------------------------
+
+
+def freeze(model: nn.Module, stage: Stage) -> tuple[dict[str, int], dict[str, int]]:
+    """Set `requires_grad` as in the stage; parameters and trained ones of each top-level part."""
+    parts: dict[str, int] = {}
+    trained: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        part = name.split(".", 1)[0]
+        parts[part] = parts.get(part, 0) + parameter.numel()
+        parameter.requires_grad_(part_of(name, stage.train) != FROZEN)
+        if parameter.requires_grad:
+            trained[part] = trained.get(part, 0) + parameter.numel()
+    return parts, trained
+
+
+def rates_in_words(stage: Stage) -> dict[str, str]:
+    """Learning rate of every trained part, and when it thaws."""
+    return {part: _words(options) for part, options in stage.train.items()}
+
+
+def _words(options: Any) -> str:
+    lr = options.lr if isinstance(options.lr, float) else f"{options.lr.start} to {options.lr.end}"
+    return f"{lr}" + (f" from step {options.thaw}" if options.thaw else "")
+
+
+def largest_side(experiment: Experiment) -> int:
+    """Side of the image that is counted: the largest the size policy makes, or the data has."""
+    return max(1, _edge(experiment) // experiment.model.cell) * experiment.model.cell
+
+
+def _edge(experiment: Experiment) -> int:
+    size: Size = experiment.model.images.size
+    match size:
+        case LongestEdge(edge=edge) | Square(edge=edge) | Area(max_side=edge):
+            return edge
+    sides = [getattr(options, "sides", (224, 224)) for options in experiment.datasets.values()]
+    return max(high for _, high in sides)
+
+
+def expected_steps(stage: Stage, tokens_per_step: int) -> int | None:
+    """Optimizer steps of a stage, where its length says so without looking at the data."""
+    amount, unit = stage.budget.amount, stage.budget.unit
+    if unit == "epochs":
+        return None
+    per_step = {"steps": 1, "samples": stage.batch, "tokens": tokens_per_step}[unit]
+    return max(1, ceil(amount / per_step))
+
+
+def disk(experiment: Experiment, total: int, trainable: int) -> int:
+    """Bytes of checkpoints, with two moments of what is trained, and of the final weights."""
+    checkpoint = (total + 2 * trainable) * FLOAT
+    return (experiment.checkpoint.keep + 1) * checkpoint + total * FLOAT

@@ -1,78 +1,25 @@
-"""The data of one stage: its plan, its batches, its held-out batches."""
+"""How long a stage is, and who reads its data."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
 from math import ceil
 
 import torch
 
-from lit_eve import assemble
-from lit_eve.running.progress import progress_line
-from lit_eve.running.setting import Setting
 from lit_eve.schema.running import Hardware
-from lit_eve.schema.training import LanguageStage
 from lit_eve.schema.units import Budget
-from lit_eve_data.assembling import Share
-from lit_eve_data.loader import PackedLoader
-from lit_eve_data.packing import PackingPlan
-from lit_eve_data.passes import PackedPass
-
-HELD_OUT_SAMPLES = 1_024
-"""Most held-out samples whose loss is computed at a validation."""
 
 
-@dataclass(frozen=True)
-class Feed:
-    """The data of one stage."""
+def num_steps(budget: Budget, per_step: Mapping[str, float]) -> int:
+    """Optimizer steps that a stage's `for:` amounts to.
 
-    plan: PackingPlan
-    loader: PackedLoader
-    validation: PackedPass
-    steps: int
-
-
-def num_steps(budget: Budget, plan: PackingPlan) -> int:
-    """Optimizer steps that a stage's `for:` amounts to."""
-    per_step = {
-        "steps": 1.0,
-        "samples": plan.samples_per_step,
-        "tokens": float(plan.tokens_per_step),
-        "epochs": plan.samples_per_step / plan.samples_per_epoch,
-    }[budget.unit]
-    return max(1, ceil(budget.amount / per_step))
-
-
-def make_plan(setting: Setting, stage: LanguageStage) -> PackingPlan:
-    """Which samples come when, a pure function of the data and the file."""
-    sources = []
-    for name, weight in stage.data.items():
-        view = assemble.view(setting.datasets, name, "train")
-        with progress_line(setting.console, f"measuring {name}", "samples") as bar:
-            sources.append(setting.encoder.lengths(name, view, weight, bar))
-    return PackingPlan(sources, stage.tokens_per_row, stage.batch, setting.experiment.seed)
-
-
-def make_feed(setting: Setting, stage: LanguageStage, share: Share) -> Feed:
-    """Loaders of a stage for this process."""
-    plan = make_plan(setting, stage)
-    views = [assemble.view(setting.datasets, name, "train") for name in stage.data]
-    steps = num_steps(stage.budget, plan)
-    workers = num_workers(setting.experiment.hardware)
-    loader = PackedLoader(plan, views, setting.encoder, steps, share, workers)
-    name = next(iter(stage.data))
-    held = assemble.view(setting.datasets, name, "val")
-    validation = PackedPass(
-        held,
-        setting.encoder.lengths(name, held, 1.0),
-        setting.encoder,
-        stage.tokens_per_row,
-        rows_per_batch=plan.rows_per_step,
-        limit=HELD_OUT_SAMPLES,
-        share=Share(share.rank, share.world),
-    )
-    return Feed(plan, loader, validation, steps)
+    Args:
+        budget: that length.
+        per_step: how much of each unit a step takes.
+    """
+    return max(1, ceil(budget.amount / per_step[budget.unit]))
 
 
 def num_workers(hardware: Hardware) -> int:

@@ -17,15 +17,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lit_eve import assemble
 from lit_eve.planning import plan
 from lit_eve.running import directory as run_directory
 from lit_eve.running.directory import EXPERIMENT_FILE, RunDirectory
-from lit_eve.running.feed import make_plan, num_steps
-from lit_eve.running.setting import Setting, prepare
+from lit_eve.running.kinds import Kind, kind_of
 from lit_eve.running.stage import RunInterrupted, train_stage
 from lit_eve.running.trainer import launch, limit_threads
-from lit_eve.schema import Experiment, VisionLanguageExperiment, load
+from lit_eve.schema import Experiment, load
 from lit_eve.schema.running import MLflowTracking
 from lit_eve.tracking.environment import snapshot
 from lit_eve.tracking.runs import objective
@@ -83,55 +81,30 @@ def execute(
         ValueError: for anything the user can mend, before work starts where possible.
         RunInterrupted: if a signal ended it in good order.
     """
-    if not isinstance(experiment, VisionLanguageExperiment):
-        raise ValueError(
-            f"{experiment.name} declares a {experiment.model.type} model, which `run` cannot train "
-            "yet. Declare an encoder_free model."
-        )
     quiet()
     limit_threads(experiment.hardware)
     console.quiet = environment_rank() > 0  # one voice for all processes of a run
     console.print(f"[bold]{experiment.name}[/bold] → {directory.path}", highlight=False)
     names = _stages_to_run(experiment, directory, first)
-    setting = prepare(experiment, directory, data, console)
-    plans = plan_run(setting)
+    kind = kind_of(experiment).prepare(experiment, directory, data, console)
+    devices = launch(experiment.hardware).world_size
+    plans = {name: kind.plan(name, devices) for name in experiment.stages}
     plan.show(list(plans.values()), console)
     directory.write_json("plan.json", plan.as_json(list(plans.values())))
     summaries: dict[str, Any] = {}
-    with _tracked(experiment, directory):
+    with _tracked(kind):
         for name in experiment.stages:
             if name in names:
                 console.rule(f"stage {name}")
-                summaries[name] = train_stage(setting, name)
+                summaries[name] = train_stage(kind, name)
                 plan.compare(plans[name], summaries[name], console)
             else:
                 summaries[name] = directory.summary(name) or {}
-    _conclude(summaries, directory, console)
+    _conclude(summaries, kind)
     return directory
 
 
-def plan_run(setting: Setting) -> dict[str, plan.StagePlan]:
-    """The plan of every stage, with lengths measured on the data."""
-    experiment = setting.experiment
-    model = assemble.on_meta(experiment.model, setting.encoder.text.num_tokens)
-    devices = launch(experiment.hardware).world_size
-    plans = {}
-    for name, stage in experiment.stages.items():
-        packing = make_plan(setting, stage)
-        plans[name] = plan.plan_stage(
-            experiment,
-            model,
-            name,
-            devices=devices,
-            packing=packing,
-            steps=num_steps(stage.budget, packing),
-        )
-    return plans
-
-
-def _stages_to_run(
-    experiment: VisionLanguageExperiment, directory: RunDirectory, first: str | None
-) -> list[str]:
+def _stages_to_run(experiment: Experiment, directory: RunDirectory, first: str | None) -> list[str]:
     """Names of the stages that are not finished, from `first` on.
 
     Raises:
@@ -152,9 +125,10 @@ def _stages_to_run(
 
 
 @contextmanager
-def _tracked(experiment: Experiment, directory: RunDirectory) -> Iterator[None]:
+def _tracked(kind: Kind[Any, Any]) -> Iterator[None]:
     """The run's own record, and the process that ships it; statuses are true in the end."""
-    tags = {"mlflow.runName": directory.id} | objective("test/all", "maximize")
+    experiment, directory = kind.experiment, kind.directory
+    tags = {"mlflow.runName": directory.id} | objective(*kind.objective)
     spool = Spool(directory.path / "tracking", tags=tags)
     spool.status("RUNNING")
     spool.note(description(experiment, directory))
@@ -188,20 +162,20 @@ def description(experiment: Experiment, directory: RunDirectory) -> str:
     )
 
 
-def _conclude(summaries: Mapping[str, Any], directory: RunDirectory, console: Console) -> None:
+def _conclude(summaries: Mapping[str, Any], kind: Kind[Any, Any]) -> None:
     """Scores of every stage side by side, and the next sensible command."""
-    table = Table(title="held-out answers, by generation", title_justify="left")
-    table.add_column("kind")
-    kinds: list[str] = []
-    for name, summary in summaries.items():
-        table.add_column(name, justify="right")
-        kinds += [kind for kind in summary.get("scores", {}) if kind not in kinds]
-    for kind in kinds:
-        shown = [summary.get("scores", {}).get(kind) for summary in summaries.values()]
-        table.add_row(kind, *("" if value is None else f"{value:.1%}" for value in shown))
-    console.print(table)
-    console.print(f"run   {directory.path}", highlight=False)
-    console.print("next  lit-eve ui", highlight=False)
+    table = Table(title=kind.scores_title, title_justify="left")
+    table.add_column("score")
+    names: list[str] = []
+    for stage, summary in summaries.items():
+        table.add_column(stage, justify="right")
+        names += [name for name in summary.get("scores", {}) if name not in names]
+    for name in names:
+        values = [summary.get("scores", {}).get(name) for summary in summaries.values()]
+        table.add_row(name, *("" if v is None else kind.written(name, v) for v in values))
+    kind.console.print(table)
+    kind.console.print(f"run   {kind.directory.path}", highlight=False)
+    kind.console.print("next  lit-eve ui", highlight=False)
 
 
 def quiet() -> None:

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from pathlib import Path
 from typing import Any
 
 from lightning import Trainer, seed_everything
+from torch import nn
 
-from lit_eve import assemble
-from lit_eve.checkpoints import consolidate, newest, read_weights
-from lit_eve.evaluation.examine import Examiner, held_out, scores
-from lit_eve.models.vision_language import VisionLanguageModel
-from lit_eve.running.feed import Feed, make_feed
-from lit_eve.running.progress import progress_line
-from lit_eve.running.setting import Setting
+from lit_eve.checkpoints import newest, read_weights, write_weights
+from lit_eve.running.kinds import Feed, Kind
 from lit_eve.running.trainer import launch, make_callbacks, make_trainer, peak_memory
-from lit_eve.strategies import builds_on_meta, compile_blocks, usable_weights
+from lit_eve.running.weights import load_weights
+from lit_eve.strategies import builds_on_meta, usable_weights
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.spool import environment_rank
 from lit_eve_callbacks.stop_on_signal import StopOnSignal, Stopped
-from lit_eve_data.assembling import Share
-from lit_eve_data.reading import RecordView
+from lit_eve_data.working import Share
 
 
 class RunInterrupted(RuntimeError):  # noqa: N818  # nothing went wrong
@@ -33,46 +28,29 @@ class RunInterrupted(RuntimeError):  # noqa: N818  # nothing went wrong
         self.name = name
 
 
-def build_model(setting: Setting, name: str) -> VisionLanguageModel:
+def build_model(kind: Kind[Any, Any], name: str) -> nn.Module:
     """The model as the stage `name` starts with it: made from the seed, then handed over.
 
     Raises:
         ValueError: if the weights of the previous stage are not this model's.
     """
-    experiment = setting.experiment
+    experiment = kind.experiment
     seed_everything(experiment.seed, verbose=False)
-    tokens = setting.encoder.text.num_tokens
     if builds_on_meta(experiment.hardware.strategy):  # rank zero hands the weights out
-        model = assemble.on_meta(experiment.model, tokens)
+        model: nn.Module = kind.shape()
     else:
-        model = assemble.encoder_free(experiment.model, tokens)
+        model = kind.model()
         before = experiment.source_of(name)
         if before is not None:
-            load_weights(model, setting.directory.weights(before))
+            file = kind.directory.weights(before)
+            load_weights(model, read_weights(file), file)
             count = len(model.state_dict())
-            setting.console.print(f"  weights: all {count} tensors from stage {before}")
-    if experiment.hardware.activation_checkpointing:
-        model.language_model.recompute_activations()
-    if experiment.hardware.compile:
-        compile_blocks(model)
+            kind.console.print(f"  weights: all {count} tensors from stage {before}")
+    kind.adapt(model)
     return model
 
 
-def load_weights(model: VisionLanguageModel, file: Path) -> None:
-    """Fill a model from a stage's weights, every tensor of it.
-
-    Raises:
-        ValueError: naming what is missing or unknown.
-    """
-    missing, unknown = model.load_state_dict(read_weights(file), strict=False)
-    if missing or unknown:
-        raise ValueError(
-            f"{file} does not hold this model: missing {missing[:5]}, unknown {unknown[:5]}. "
-            "The experiment file changed since the weights were written; use the run's own."
-        )
-
-
-def train_stage(setting: Setting, name: str) -> dict[str, Any]:
+def train_stage(kind: Kind[Any, Any], name: str) -> dict[str, Any]:
     """Train one stage, or go on with it, and examine its result.
 
     Returns:
@@ -81,25 +59,25 @@ def train_stage(setting: Setting, name: str) -> dict[str, Any]:
     Raises:
         RunInterrupted: if a signal ended it; a checkpoint of the last step is there.
     """
-    experiment, directory = setting.experiment, setting.directory
-    stage = experiment.stages[name]
+    directory = kind.directory
     started = time.time()
-    model = build_model(setting, name)
-    spread = launch(experiment.hardware)
-    feed = make_feed(setting, stage, Share(environment_rank(), spread.world_size))
+    model = build_model(kind, name)
+    spread = launch(kind.experiment.hardware)
+    feed = kind.feed(name, Share(environment_rank(), spread.world_size))
     logger = SpoolLogger(directory.stage(name))
-    task = assemble.task(experiment, stage, model, feed.steps)
+    task = kind.task(name, model, feed.steps)
     stopping = StopOnSignal()
-    callbacks = make_callbacks(setting, name, feed.steps, logger, stopping)
-    trainer = make_trainer(setting, name, feed.steps, callbacks, logger)
-    checkpoint = newest(directory.checkpoints(name), report=setting.console.print)
+    own = kind.callbacks(name, model, feed.steps, logger)
+    callbacks = make_callbacks(kind, name, feed.steps, stopping, own)
+    trainer = make_trainer(kind, name, feed.steps, callbacks, logger)
+    checkpoint = newest(directory.checkpoints(name), report=kind.console.print)
     if checkpoint is not None:
-        setting.console.print(f"  resuming from {checkpoint.name}")
+        kind.console.print(f"  resuming from {checkpoint.name}")
     with contextlib.suppress(Stopped):
         trainer.fit(task, feed.loader, feed.validation, ckpt_path=checkpoint, weights_only=True)
     if stopping.signal is not None:
         raise RunInterrupted(stopping.signal.name)
-    summary = finish_stage(setting, name, feed, trainer, model, logger)
+    summary = finish_stage(kind, name, feed, trainer, model, logger)
     summary |= {"seconds": round(time.time() - started, 1), "memory_peak_gib": peak_memory()}
     if trainer.is_global_zero:
         directory.write_json(f"{name}/summary.json", summary)
@@ -108,51 +86,32 @@ def train_stage(setting: Setting, name: str) -> dict[str, Any]:
 
 
 def finish_stage(
-    setting: Setting,
+    kind: Kind[Any, Any],
     name: str,
     feed: Feed,
     trainer: Trainer,
-    model: VisionLanguageModel,
+    model: nn.Module,
     logger: SpoolLogger,
 ) -> dict[str, Any]:
-    """Write the final weights, examine them on unseen scans, sum up."""
-    directory = setting.directory
-    last = newest(directory.checkpoints(name), report=setting.console.print)
+    """Write the final weights, examine them on unseen data, sum up."""
+    directory = kind.directory
+    last = newest(directory.checkpoints(name), report=kind.console.print)
     assert last is not None  # the callback saves the last step or fit raises
     summary: dict[str, Any] = {
         "state": "finished",
         "steps": feed.steps,
-        "samples": round(feed.steps * feed.plan.samples_per_step),
-        "tokens": feed.steps * feed.plan.tokens_per_step,
-        "padding": round(feed.plan.padding, 4),
-        "over_long": feed.plan.over_long,
+        **feed.facts,
         "failed": dict(feed.loader.failures),
         "val/loss": round(float(trainer.callback_metrics.get("val/loss", float("nan"))), 4),
     }
     if trainer.is_global_zero:
-        consolidate(last, directory.weights(name), prefix="model.")
+        write_weights(directory.weights(name), kind.final_weights(last))
+    trainer.strategy.barrier()
+    kind.settle(name, model)
     with usable_weights(trainer.lightning_module):
-        result = examine(setting, name, model)  # on every rank: a sharded model needs them all
+        result = kind.examine(name, model)  # on every rank: a sharded model needs them all
     if trainer.is_global_zero:
         summary["scores"] = {key: round(value, 4) for key, value in result.items()}
         logger.log_metrics({f"test/{key}": value for key, value in result.items()}, feed.steps)
         logger.spool.status("FINISHED")
     return summary
-
-
-def examine(
-    setting: Setting, name: str, model: VisionLanguageModel, questions: int | None = None
-) -> dict[str, float]:
-    """Scores on questions about scans that no training has seen."""
-    experiment = setting.experiment
-    samples = []
-    for data in experiment.stages[name].data:
-        view = assemble.view(setting.datasets, data, "test")
-        kinds = [view.store.sidecar.kinds[code] for code in _codes(view)]
-        samples += held_out(view, kinds, questions or experiment.evaluate.questions)
-    with progress_line(setting.console, f"{name}: held-out", "questions") as bar:
-        return scores(Examiner(setting.encoder, samples).ask(model, bar))
-
-
-def _codes(view: RecordView) -> list[int]:
-    return sorted(set(view.store.sidecar.kind[view.indices].tolist()))

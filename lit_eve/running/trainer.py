@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.strategies import Strategy
 
-from lit_eve import assemble
 from lit_eve.checkpoints import AtomicCheckpointIO, Checkpoints
-from lit_eve.evaluation.examine import Examiner, ShowAnswers
+from lit_eve.running.kinds import Kind
 from lit_eve.running.progress import StageProgress
-from lit_eve.running.setting import Setting
 from lit_eve.schema.running import Hardware
 from lit_eve.strategies import Launch, Sharding, build_strategy, detect_launch
 from lit_eve.tracking.logger import SpoolLogger
@@ -30,13 +30,15 @@ PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def make_callbacks(
-    setting: Setting, name: str, steps: int, logger: SpoolLogger, stopping: StopOnSignal
+    kind: Kind[Any, Any],
+    name: str,
+    steps: int,
+    stopping: StopOnSignal,
+    own: Sequence[Callback],
 ) -> list[Callback]:
     """What steers and watches a stage of `steps` steps; the order is that of their hooks."""
-    experiment, directory = setting.experiment, setting.directory
+    experiment, directory = kind.experiment, kind.directory
     stage, checkpoint = experiment.stages[name], experiment.checkpoint
-    view = assemble.view(setting.datasets, next(iter(stage.data)), "val")
-    shown = [view[n] for n in range(min(experiment.evaluate.answers, len(view)))]
     return [
         StagedUnfreezing({part: options.thaw for part, options in stage.train.items()}),
         stopping,
@@ -44,7 +46,7 @@ def make_callbacks(
         StepWatch(every=10),
         GradientNorms(stage.train, every=10),
         NonFiniteGuard(directory.stage(name)),
-        StageProgress(setting.console, name, steps),
+        StageProgress(kind.console, name, steps),
         Checkpoints(
             directory.checkpoints(name),
             checkpoint.every,
@@ -52,16 +54,16 @@ def make_callbacks(
             best=None if checkpoint.best is None else checkpoint.best.metric,
             mode="min" if checkpoint.best is None else checkpoint.best.mode,
         ),
-        ShowAnswers(Examiner(setting.encoder, shown), logger),
+        *own,
         RandomState(),
     ]
 
 
 def make_trainer(
-    setting: Setting, name: str, steps: int, callbacks: list[Callback], logger: SpoolLogger
+    kind: Kind[Any, Any], name: str, steps: int, callbacks: list[Callback], logger: SpoolLogger
 ) -> Trainer:
     """Lightning's Trainer for a stage of `steps` steps."""
-    experiment, stage = setting.experiment, setting.experiment.stages[name]
+    experiment, stage = kind.experiment, kind.experiment.stages[name]
     spread = launch(experiment.hardware)
     return Trainer(
         accelerator=experiment.hardware.accelerator,
@@ -83,7 +85,7 @@ def make_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=True,
-        default_root_dir=setting.directory.stage(name),
+        default_root_dir=kind.directory.stage(name),
     )
 
 

@@ -36,9 +36,9 @@ def shrink(experiment: Experiment) -> Plain:
     plain["name"] = experiment.name.removesuffix("-tiny") + "-tiny"
     model = plain["model"]
     shrink_model = _tokenizer if model["type"] == "tokenizer" else _encoder_free
-    cell = shrink_model(model)
+    cell, sides = shrink_model(model)
     plain["datasets"] = {
-        name: _scenes(dataset, cell) for name, dataset in experiment.datasets.items()
+        name: _scenes(dataset, cell, sides) for name, dataset in experiment.datasets.items()
     }
     for stage in plain["stages"].values():
         _stage(stage, plain["datasets"])
@@ -65,8 +65,12 @@ def _share(span: Span, steps: int) -> str:
     return f"{100 * share:.3g}%"
 
 
-def _encoder_free(model: Plain) -> int:
-    """Shrink a vision-language model in place; gives the side of its cells."""
+Sides = tuple[int, int]
+"""Smallest and largest side of a canvas."""
+
+
+def _encoder_free(model: Plain) -> tuple[int, Sides]:
+    """Shrink a vision-language model in place; gives cell and sides of the canvases it needs."""
     embedding = model["patch_embedding"]
     pool = min(embedding.get("pool", 1), 4)
     if embedding["patch"] * pool > LARGEST_CELL:
@@ -98,13 +102,16 @@ def _encoder_free(model: Plain) -> int:
             "patch": 8,
             "image": 32,
         }
-    return cell
+    return cell, _sides(cell)
 
 
-def _tokenizer(model: Plain) -> int:
-    """Shrink an image tokenizer in place; gives the side of its cells."""
+def _tokenizer(model: Plain) -> tuple[int, Sides]:
+    """Shrink an image tokenizer in place; gives cell and sides of the canvases it needs.
+
+    Batches are of one size, so few scenes have few sizes: two for either side.
+    """
     encoder = model["encoder"]
-    encoder |= {"width": WIDTH, "blocks": 1}
+    encoder |= {"width": min(encoder["width"], WIDTH), "blocks": 1}
     cell = 8
     if encoder["type"] == "convolutional":
         levels = min(4, len(encoder["multipliers"]))
@@ -116,7 +123,9 @@ def _tokenizer(model: Plain) -> int:
     if "discriminator" in model:
         model["discriminator"] |= {"width": CODES // 4, "layers": 1, "starts": 0}
     model["images"]["size"] = _size(model["images"]["size"], cell)
-    return cell
+    largest = _sides(cell)[1]
+    half = max(cell, largest // 2)
+    return half, (max(16, half), largest)
 
 
 def _quantizer(quantizer: Plain) -> None:
@@ -134,13 +143,13 @@ def _size(size: Plain, cell: int) -> Plain:
     return {key: smaller.get(key, value) for key, value in size.items()}
 
 
-def _sides(cell: int) -> tuple[int, int]:
-    """Smallest and largest side of a canvas: whole cells, few of them, room for a digit."""
+def _sides(cell: int) -> Sides:
+    """Of whole cells, few of them, with room for a digit."""
     low = -(-16 // cell) * cell
     return low, max(low, min(64, 8 * cell) // cell * cell)
 
 
-def _scenes(dataset: object, cell: int) -> Plain:
+def _scenes(dataset: object, cell: int, sides: Sides) -> Plain:
     """A few scenes in place of any dataset."""
     kinds: Mapping[str, float] = dict.fromkeys(SCENE_KINDS, 1.0)
     seed = 0
@@ -152,7 +161,7 @@ def _scenes(dataset: object, cell: int) -> Plain:
         "val": 16,
         "test": 16,
         "cell": cell,
-        "sides": list(_sides(cell)),
+        "sides": list(sides),
         "digits": [1, 2],
         "kinds": dict(kinds),
         "seed": seed,

@@ -10,7 +10,8 @@ import torch
 from lit_eve.models.tokenizers.gumbel import GumbelQuantizer
 from lit_eve.models.tokenizers.residual import ResidualQuantizer
 from lit_eve.models.tokenizers.vector import VectorQuantizer
-from lit_eve.tasks.tokenizer import TokenizerTask, counters
+from lit_eve.tasks.tokenizer import TokenizerTask
+from lit_eve.tasks.tokenizer_scores import counters
 from lit_eve_callbacks.codebook import CodebookWatch, histogram
 from tests.tokenizer_training import (
     Images,

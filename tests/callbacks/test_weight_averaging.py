@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from lit_eve.checkpoints import Checkpoints
 from lit_eve_callbacks.weight_averaging import WeightAveraging, averaged_weights, decay_at
 from tests.tokenizer_training import fit, gumbel_task, saving, vector_task
 
@@ -114,6 +115,15 @@ def test_a_checkpoint_holds_weights_and_averages_even_after_a_failed_validation(
     averages = averaged_weights(checkpoint)
     assert torch.equal(averages[name], averaging.averages[f"model.{name}"])
     assert averages.keys() == module.model.state_dict().keys()
+
+
+def test_a_checkpoint_saved_as_validation_starts_holds_the_weights(tmp_path: Path) -> None:
+    keeps = Keeps()
+    callbacks = [WeightAveraging(0.9), keeps, Checkpoints(tmp_path, every=100)]
+    fit(vector_task(), callbacks, max_steps=4, **VALIDATE)
+    checkpoint = torch.load(tmp_path / "step-00000003.ckpt", weights_only=True)
+    name = "model.encoder.layers.0.weight"
+    assert torch.equal(checkpoint["state_dict"][name], keeps.trained[3][name])
 
 
 def test_impossible_decays_and_missing_averages_are_refused() -> None:
