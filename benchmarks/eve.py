@@ -368,14 +368,17 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all of them if none")
     parser.add_argument("--tiny", action="store_true", help="small sizes: does it run at all?")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, help="timings of each variant; the median counts")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     print(f"torch {torch.__version__}, {options.threads} threads")
+    scale = TINY if options.tiny else Scale()
+    scale = replace(scale, repeats=options.repeats or scale.repeats)
     for part in options.parts or PARTS:
-        PARTS[part](TINY if options.tiny else Scale())
+        PARTS[part](scale)
 
 
 if __name__ == "__main__":

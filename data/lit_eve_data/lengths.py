@@ -20,7 +20,7 @@ from lit_eve_data.packing import SourceLengths
 from lit_eve_data.reading import RecordStore, RecordView
 from lit_eve_data.records import BadSampleError, decode_header
 from lit_eve_data.rows import Item, make_item
-from lit_eve_data.text import ChatText
+from lit_eve_data.text import ChatText, Encoded
 
 Progress = Callable[[int, int], None]
 
@@ -60,6 +60,30 @@ class SampleEncoder:
         text = text_lengths(view.store, self.text, progress)[view.indices]  # (N, 2)
         visual = visual_lengths(view.store, self.cutter)[view.indices]  # (N,)
         return SourceLengths(name, weight, text[:, 0] + visual, text[:, 1], view.chunk)
+
+
+class TextEncoder(SampleEncoder):
+    """Texts of samples without their pictures, every token supervised: for a decoder alone."""
+
+    def item(self, view: RecordView, place: int) -> Item:
+        """Read and encode one sample; its pictures take no slot.
+
+        Raises:
+            BadSampleError: if it cannot be used.
+        """
+        sample = view[place]
+        try:
+            encoded = self.text.encode(sample.turns, [0] * len(sample.images))
+        except ValueError as error:
+            raise BadSampleError("turns", f"sample {sample.id!r}: {error}") from error
+        return Item(Encoded(encoded.ids, [(1, len(encoded))], []), [], sample.kind)
+
+    def lengths(
+        self, name: str, view: RecordView, weight: float, progress: Progress | None = None
+    ) -> SourceLengths:
+        """The lengths of a view's samples, for the plan; the first token is never supervised."""
+        tokens = text_lengths(view.store, self.text, progress)[view.indices, 0]  # (N,)
+        return SourceLengths(name, weight, tokens, np.maximum(tokens - 1, 0), view.chunk)
 
 
 def visual_lengths(store: RecordStore, cutter: ImageCutter) -> NDArray[np.int64]:

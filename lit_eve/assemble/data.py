@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from lit_eve.assemble.addresses import name_or_path
 from lit_eve.schema import datasets, language_models
+from lit_eve.schema.foundations import Contrastive, TextModel
 from lit_eve.schema.models import EncoderFree
 from lit_eve_data.prepare import Progress, prepare_scenes
 from lit_eve_data.reading import RecordStore, RecordView
@@ -21,6 +22,8 @@ from lit_eve_data.vocabulary import bytes_text, pretrained_text, train_text
 TEXTS = 4_000
 """Samples of each dataset that a text tokenizer is trained on."""
 
+HasText = EncoderFree | TextModel | Contrastive
+"""A model that reads text."""
 Options = Any
 """A block of the schema; each function of a table knows its own class."""
 
@@ -54,7 +57,7 @@ def view(directories: Mapping[str, Path], name: str, split: str) -> RecordView:
     return store.subset(subset) if subset else store.view
 
 
-def text(options: EncoderFree, directories: Mapping[str, Path], saved: Path) -> ChatText:
+def text(options: HasText, directories: Mapping[str, Path], saved: Path) -> ChatText:
     """The text tokenizer; a trained one is kept in `saved` and read back from there.
 
     Args:
@@ -69,7 +72,7 @@ def text(options: EncoderFree, directories: Mapping[str, Path], saved: Path) -> 
     return ChatText.load(saved)
 
 
-def _new_text(options: EncoderFree, directories: Mapping[str, Path]) -> ChatText:
+def _new_text(options: HasText, directories: Mapping[str, Path]) -> ChatText:
     match options.text:
         case language_models.TrainedText(vocabulary=size):
             stores = [RecordStore(directories[name]) for name in sorted(directories)]
@@ -77,5 +80,6 @@ def _new_text(options: EncoderFree, directories: Mapping[str, Path]) -> ChatText
         case language_models.BytesText():
             return bytes_text()
         case None:
+            assert not isinstance(options, Contrastive)
             assert isinstance(options.language_model, language_models.Pretrained)
             return pretrained_text(name_or_path(options.language_model.source.resolved()))

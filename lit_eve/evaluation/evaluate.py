@@ -104,7 +104,7 @@ def answer(directory: RunDirectory, stage: str | None, data: Path, request: Requ
         ValueError: if a picture cannot be read or the prompt has no room.
     """
     pictures = [_picture(path) for path in request.images]
-    kind, _, model = open_run(directory, stage, data, Console(stderr=True, quiet=True))
+    kind, name, model = open_run(directory, stage, data, Console(stderr=True, quiet=True))
     if not isinstance(kind, VisionLanguage) or not isinstance(model, VisionLanguageModel):
         raise ValueError(
             f"{kind.experiment.name} is no vision-language model: it cannot be asked. Ask a run of "
@@ -117,7 +117,7 @@ def answer(directory: RunDirectory, stage: str | None, data: Path, request: Requ
         request.top_p,
         request.seed,
     )
-    return reply(model, kind.encoder, [question(request.prompt, pictures)], sampling)[0]
+    return reply(model, kind.encoder_of(name), [question(request.prompt, pictures)], sampling)[0]
 
 
 def _picture(path: Path) -> Image.Image:

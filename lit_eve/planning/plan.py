@@ -17,6 +17,7 @@ from torch import nn
 
 from lit_eve.planning.memory import FLOAT, StepMemory
 from lit_eve.schema import Experiment
+from lit_eve.schema.foundations import TextModel
 from lit_eve.schema.images import Area, LongestEdge, Size, Square
 from lit_eve.schema.training import Stage
 from lit_eve.tasks.optimizers import FROZEN, part_of
@@ -163,13 +164,19 @@ def _words(options: Any) -> str:
     return f"{lr}" + (f" from step {options.thaw}" if options.thaw else "")
 
 
-def largest_side(experiment: Experiment) -> int:
-    """Side of the image that is counted: the largest the size policy makes, or the data has."""
-    return max(1, _edge(experiment) // experiment.model.cell) * experiment.model.cell
+def largest_side(experiment: Experiment, size: Size | None = None) -> int:
+    """Side of the image that is counted: the largest the size policy makes, or the data has.
+
+    Args:
+        experiment: whose model cuts pictures into cells.
+        size: a stage's own policy instead of the model's.
+    """
+    model = experiment.model
+    assert not isinstance(model, TextModel)  # it sees nothing
+    return max(1, _edge(experiment, size or model.images.size) // model.cell) * model.cell
 
 
-def _edge(experiment: Experiment) -> int:
-    size: Size = experiment.model.images.size
+def _edge(experiment: Experiment, size: Size) -> int:
     match size:
         case LongestEdge(edge=edge) | Square(edge=edge) | Area(max_side=edge):
             return edge

@@ -78,7 +78,7 @@ def plan_stage(
         devices: that share the work.
         steps: what the stage's length amounts to, if the data is there.
     """
-    stage = experiment.stages[name]
+    stage = experiment.trained[name]
     side = largest_side(experiment)
     parts, trainable = freeze(model, stage)
     cost = image_cost(model, side)

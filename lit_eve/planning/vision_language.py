@@ -71,8 +71,8 @@ def plan_stage(
         packing: what the data says of lengths, if it is there.
         steps: what the stage's length amounts to with that data.
     """
-    stage = experiment.stages[name]
-    side = largest_side(experiment)
+    stage = experiment.trained[name]
+    side = largest_side(experiment, stage.size)
     cells = side // model.layout.cell
     visual = model.layout.num_tokens(cells, cells)
     per_sample = (

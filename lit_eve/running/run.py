@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
 
 from lit_eve.planning import plan
 from lit_eve.running import directory as run_directory
@@ -23,6 +24,7 @@ from lit_eve.running.directory import EXPERIMENT_FILE, RunDirectory
 from lit_eve.running.kinds import Kind, kind_of
 from lit_eve.running.stage import RunInterrupted, train_stage
 from lit_eve.running.trainer import launch, limit_threads
+from lit_eve.running.transform import transform_stage
 from lit_eve.schema import Experiment, load
 from lit_eve.schema.running import MLflowTracking
 from lit_eve.tracking.environment import snapshot
@@ -88,7 +90,7 @@ def execute(
     names = _stages_to_run(experiment, directory, first)
     kind = kind_of(experiment).prepare(experiment, directory, data, console)
     devices = launch(experiment.hardware).world_size
-    plans = {name: kind.plan(name, devices) for name in experiment.stages}
+    plans = {name: kind.plan(name, devices) for name in experiment.trained}
     plan.show(list(plans.values()), console)
     directory.write_json("plan.json", plan.as_json(list(plans.values())))
     summaries: dict[str, Any] = {}
@@ -96,8 +98,11 @@ def execute(
         for name in experiment.stages:
             if name in names:
                 console.rule(f"stage {name}")
-                summaries[name] = train_stage(kind, name)
-                plan.compare(plans[name], summaries[name], console)
+                if name in plans:
+                    summaries[name] = train_stage(kind, name)
+                    plan.compare(plans[name], summaries[name], console)
+                else:
+                    summaries[name] = transform_stage(kind, name)
             else:
                 summaries[name] = directory.summary(name) or {}
     _conclude(summaries, kind)
@@ -167,6 +172,7 @@ def _conclude(summaries: Mapping[str, Any], kind: Kind[Any, Any]) -> None:
     table = Table(title=kind.scores_title, title_justify="left")
     table.add_column("score")
     names: list[str] = []
+    summaries = {stage: told for stage, told in summaries.items() if "scores" in told}
     for stage, summary in summaries.items():
         table.add_column(stage, justify="right")
         names += [name for name in summary.get("scores", {}) if name not in names]
@@ -182,6 +188,7 @@ def quiet() -> None:
     """Leave out what libraries say about themselves; their errors still come through."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # Transformers' own, at every file
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")
     if torch.cuda.is_available():

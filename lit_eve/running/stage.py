@@ -39,8 +39,8 @@ def build_model(kind: Kind[Any, Any], name: str) -> nn.Module:
     if builds_on_meta(experiment.hardware.strategy):  # rank zero hands the weights out
         model: nn.Module = kind.shape()
     else:
-        model = kind.model()
         before = experiment.source_of(name)
+        model = kind.model(weights=before is None)
         if before is not None:
             file = kind.directory.weights(before)
             load_weights(model, read_weights(file), file)
@@ -113,5 +113,6 @@ def finish_stage(
     if trainer.is_global_zero:
         summary["scores"] = {key: round(value, 4) for key, value in result.items()}
         logger.log_metrics({f"test/{key}": value for key, value in result.items()}, feed.steps)
+        kind.leave(name, model)
         logger.spool.status("FINISHED")
     return summary

@@ -38,7 +38,7 @@ def make_callbacks(
 ) -> list[Callback]:
     """What steers and watches a stage of `steps` steps; the order is that of their hooks."""
     experiment, directory = kind.experiment, kind.directory
-    stage, checkpoint = experiment.stages[name], experiment.checkpoint
+    stage, checkpoint = experiment.trained[name], experiment.checkpoint
     return [
         StagedUnfreezing({part: options.thaw for part, options in stage.train.items()}),
         stopping,
@@ -63,7 +63,7 @@ def make_trainer(
     kind: Kind[Any, Any], name: str, steps: int, callbacks: list[Callback], logger: SpoolLogger
 ) -> Trainer:
     """Lightning's Trainer for a stage of `steps` steps."""
-    experiment, stage = kind.experiment, kind.experiment.stages[name]
+    experiment, stage = kind.experiment, kind.experiment.trained[name]
     spread = launch(experiment.hardware)
     return Trainer(
         accelerator=experiment.hardware.accelerator,

@@ -49,6 +49,8 @@ class Strict(BaseModel):
 
     short_for: ClassVar[str | None] = None
     """The key that a bare value in place of this block would set."""
+    told_by: ClassVar[str | None] = None
+    """The key by which this block is told from others that may stand in its place."""
 
     def findings(self) -> Iterator[Finding]:
         """What is wrong between the values of this block."""

@@ -13,14 +13,20 @@ from lit_eve.schema.addresses import ENVIRONMENT, Address
 from lit_eve.schema.base import Finding, Path, Strict
 from lit_eve.schema.datasets import Scenes
 from lit_eve.schema.drafts import Draft
-from lit_eve.schema.experiment import Experiment, TokenizerExperiment, VisionLanguageExperiment
-from lit_eve.schema.images import Size
+from lit_eve.schema.experiment import (
+    ContrastiveExperiment,
+    Experiment,
+    TextExperiment,
+    TokenizerExperiment,
+    VisionLanguageExperiment,
+)
+from lit_eve.schema.foundations import TextModel
 from lit_eve.schema.models import EncoderFree, Model
-from lit_eve.schema.patch_embeddings import num_tokens
 from lit_eve.schema.problems import advise, nearest
 from lit_eve.schema.running import Hardware
 from lit_eve.schema.schedules import Schedule
-from lit_eve.schema.training import LanguageStage, Stage
+from lit_eve.schema.size_checks import room_in_rows, whole_cells
+from lit_eve.schema.training import LanguageStage, Stage, Transform
 
 
 def check(draft: Draft) -> Iterator[Finding]:
@@ -33,17 +39,23 @@ def check(draft: Draft) -> Iterator[Finding]:
         yield from _environment(path, block)
         if isinstance(block, Schedule):
             yield from _schedule_fits(path, block, experiment)
-    for name, stage in experiment.stages.items():
+    for name, any_stage in experiment.stages.items():
+        yield from _order(("stages", name), any_stage, draft)
+    for name, stage in experiment.trained.items():
         path = ("stages", name)
         yield from _data(path, stage, draft)
-        yield from _order(path, stage, draft)
         yield from _thaw(path, stage)
         yield from _precision(path, stage, experiment.hardware)
         yield from _parts(path, stage, experiment.model)
-    yield from _sizes(experiment)
+    yield from whole_cells(experiment)
     if isinstance(experiment, VisionLanguageExperiment):
         yield from _vision_language(experiment, draft.names["stages"])
+    if isinstance(experiment, TextExperiment):
+        yield from _text(experiment.model)
+    if isinstance(experiment, ContrastiveExperiment):
+        yield from _no_blocks(experiment, "a CLIP")
     if isinstance(experiment, TokenizerExperiment):
+        yield from _no_blocks(experiment, "an image tokenizer")
         yield from _tokenizer(experiment)
         yield from _discriminator_learns(experiment)
 
@@ -54,21 +66,26 @@ def _vision_language(
     yield from _text(experiment.model)
     yield from _layers(experiment.model)
     yield from _alignment_used(experiment, names)
-    for name, stage in experiment.stages.items():
+    yield from _copies(experiment)
+    for name, stage in experiment.trained.items():
         yield from _alignment_has(("stages", name), stage, experiment)
-        yield from _rows(("stages", name), stage, experiment)
+        yield from room_in_rows(("stages", name), stage, experiment)
 
 
-def _tokenizer(experiment: TokenizerExperiment) -> Iterator[Finding]:
+def _no_blocks(experiment: Experiment, what: str) -> Iterator[Finding]:
+    """What works on a decoder's blocks needs a decoder."""
     for key in ("compile", "activation_checkpointing"):
         if getattr(experiment.hardware, key):
             yield Finding(
                 ("hardware", key),
-                "an image tokenizer has no decoder blocks that this could work on",
+                f"{what} has no decoder blocks that this could work on",
                 "Take it out.",
                 (("model", "type"),),
             )
-    for name, stage in experiment.stages.items():
+
+
+def _tokenizer(experiment: TokenizerExperiment) -> Iterator[Finding]:
+    for name, stage in experiment.trained.items():
         if stage.budget.unit == "tokens":
             yield Finding(
                 ("stages", name, "for"),
@@ -80,7 +97,7 @@ def _tokenizer(experiment: TokenizerExperiment) -> Iterator[Finding]:
 
 def _discriminator_learns(experiment: TokenizerExperiment) -> Iterator[Finding]:
     """A discriminator that never learns tells nothing."""
-    stages = experiment.stages.values()
+    stages = experiment.trained.values()
     if experiment.model.discriminator and not any("discriminator" in s.train for s in stages):
         yield Finding(
             ("model", "discriminator"),
@@ -126,7 +143,7 @@ def _data(path: Path, stage: Stage, draft: Draft) -> Iterator[Finding]:
             )
 
 
-def _order(path: Path, stage: Stage, draft: Draft) -> Iterator[Finding]:
+def _order(path: Path, stage: Stage | Transform, draft: Draft) -> Iterator[Finding]:
     """A stage starts from one that ran before it."""
     if stage.previous is None:
         return
@@ -174,8 +191,8 @@ def _schedule_fits(path: Path, schedule: Schedule, experiment: Experiment) -> It
     """A schedule in steps arrives before the training ends."""
     if schedule.over.unit != "steps":
         return
-    own = experiment.stages.get(str(path[1])) if path[0] == "stages" else None
-    stages = [own] if own else list(experiment.stages.values())
+    own = experiment.trained.get(str(path[1])) if path[0] == "stages" else None
+    stages = [own] if own else list(experiment.trained.values())
     known = [steps for stage in stages if (steps := num_steps(stage)) is not None]
     if not known or len(known) < len(stages) or schedule.over.amount <= max(known):
         return
@@ -185,7 +202,7 @@ def _schedule_fits(path: Path, schedule: Schedule, experiment: Experiment) -> It
         "Give a share of the stage instead: `over: 100%`.",
         tuple(
             ("stages", name, key)
-            for name in (path[1:2] if own else experiment.stages)
+            for name in (path[1:2] if own else experiment.trained)
             for key in ("for", "batch")
         ),
     )
@@ -257,11 +274,25 @@ def _alignment_has(
             )
 
 
+def _copies(experiment: VisionLanguageExperiment) -> Iterator[Finding]:
+    """What is copied exists."""
+    divided = experiment.model.language_model.divide is not None
+    for name, stage in experiment.stages.items():
+        if isinstance(stage, Transform) and stage.do == "copy" and not divided:
+            yield Finding(
+                ("stages", name, "do"),
+                "visual tokens have no weights of their own that could be copied to",
+                "Add `divide: full` to model.language_model, or take the stage out.",
+                (("model", "language_model"),),
+            )
+
+
 def _alignment_used(
     experiment: VisionLanguageExperiment, names: tuple[str, ...]
 ) -> Iterator[Finding]:
     """What only aligning needs is not there for nothing."""
-    if any(stage.task == "alignment" for stage in experiment.stages.values()):
+    stages = experiment.trained.values()
+    if not stages or any(stage.task == "alignment" for stage in stages):
         return
     for (block, key), present in _alignment_parts(experiment).items():
         if present:
@@ -273,7 +304,7 @@ def _alignment_used(
             )
 
 
-def _text(model: EncoderFree) -> Iterator[Finding]:
+def _text(model: EncoderFree | TextModel) -> Iterator[Finding]:
     """Exactly one text tokenizer."""
     pretrained = model.language_model.type == "pretrained"
     if model.text is None and not pretrained:
@@ -301,88 +332,4 @@ def _layers(model: EncoderFree) -> Iterator[Finding]:
             f"every {alignment.every} layers of {decoder.depth} is the last one only",
             f"Choose from 1 to {decoder.depth}.",
             (("model", "language_model"),),
-        )
-
-
-def _sizes(experiment: Experiment) -> Iterator[Finding]:
-    """Pictures are cut into whole cells."""
-    model = experiment.model
-    key, pixels = _limit(model.images.size)
-    if key:
-        path: Path = ("model", "images", "size")
-        yield from _whole_cells((*path, key), pixels, model)
-        multiple = getattr(model.images.size, "multiple", None)
-        if multiple is not None:
-            yield from _whole_cells((*path, "multiple"), multiple, model)
-        return
-    for name, dataset in experiment.datasets.items():
-        if isinstance(dataset, Scenes):
-            path = ("datasets", name, "cell")
-            for finding in _whole_cells(path, dataset.cell, model):
-                yield replace(finding, involved=(*finding.involved, ("model", "images", "size")))
-
-
-def _limit(size: Size) -> tuple[str, int]:
-    """The key that sets the size of pictures, and its pixels; empty if they keep their own."""
-    match size.type:
-        case "longest_edge" | "square":
-            return "edge", size.edge
-        case "area":
-            return "max_side", size.max_side
-    return "", 0
-
-
-def _whole_cells(path: Path, pixels: int, model: Model) -> Iterator[Finding]:
-    if pixels % model.cell == 0:
-        return
-    below = pixels // model.cell * model.cell
-    near = " or ".join(str(side) for side in (below, below + model.cell) if side)
-    what = "patch x pool" if isinstance(model, EncoderFree) else "the encoder's stride"
-    origin = "patch_embedding" if isinstance(model, EncoderFree) else "encoder"
-    yield Finding(
-        path,
-        f"{pixels} px cannot be cut into cells of {model.cell} px ({what})",
-        f"Choose {near}, or change model.{origin}.",
-        (("model", origin),),
-    )
-
-
-def _largest(experiment: VisionLanguageExperiment, stage: Stage) -> tuple[int, int]:
-    """Visual tokens of the largest picture of a stage, as far as is known, and its side."""
-    model = experiment.model
-    key, side = _limit(model.images.size)
-    if not key:
-        used = (experiment.datasets.get(entry.partition(".")[0]) for entry in stage.data)
-        side = max((data.sides[1] for data in used if isinstance(data, Scenes)), default=0)
-    rows = -(-side // model.cell)
-    return (num_tokens(model.patch_embedding, rows, rows) if side else 0), side
-
-
-def _rows(
-    path: Path, stage: LanguageStage, experiment: VisionLanguageExperiment
-) -> Iterator[Finding]:
-    """The largest picture leaves room for words."""
-    tokens, side = _largest(experiment, stage)
-    involved: tuple[Path, ...] = (
-        ("model", "patch_embedding"),
-        ("model", "images"),
-        *(("datasets", entry.partition(".")[0], "sides") for entry in stage.data),
-        (*path, "data"),
-    )
-    if tokens >= stage.tokens_per_row:
-        yield Finding(
-            (*path, "tokens_per_row"),
-            f"a picture of {side} x {side} px is {tokens} tokens: a row of {stage.tokens_per_row} "
-            "has no room for its text",
-            f"Choose at least {2 * tokens}, or smaller pictures, or larger cells.",
-            involved,
-        )
-    decoder = experiment.model.language_model
-    if decoder.type == "llama" and tokens >= decoder.max_positions:
-        yield Finding(
-            ("model", "language_model", "max_positions"),
-            f"a picture of {side} x {side} px is {tokens} tokens: {decoder.max_positions} "
-            "positions leave no room for its text",
-            f"Choose at least {2 * tokens}.",
-            involved,
         )

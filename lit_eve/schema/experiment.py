@@ -8,18 +8,28 @@ from pydantic import Field
 
 from lit_eve.schema.base import Name, Named, NonNegative, Strict
 from lit_eve.schema.datasets import Dataset
+from lit_eve.schema.foundations import Contrastive, TextModel
 from lit_eve.schema.losses import Loss
 from lit_eve.schema.models import EncoderFree, Model
 from lit_eve.schema.running import (
     Checkpoint,
     Evaluation,
     Hardware,
+    HeldOutEvaluation,
     MLflowTracking,
     TokenizerEvaluation,
     Tracking,
 )
 from lit_eve.schema.tokenizers import ImageTokenizer
-from lit_eve.schema.training import LanguageStage, Stage, TokenizerStage
+from lit_eve.schema.training import (
+    ContrastiveStage,
+    LanguageOrTransform,
+    LanguageStage,
+    Stage,
+    TextStage,
+    TokenizerStage,
+    Transform,
+)
 from lit_eve.schema.writing import to_yaml
 
 _ORDER = (
@@ -39,12 +49,12 @@ class Experiment(Strict):
     seed: NonNegative = 0
     """Of everything random: weights, order of the data, sampling."""
     model: Model
-    """What is trained: encoder_free or tokenizer."""
+    """What is trained: encoder_free, tokenizer, language_model or contrastive."""
     datasets: Named[Dataset] = Field(min_length=1)
     """Datasets by name."""
-    stages: Mapping[str, Stage]
+    stages: Mapping[str, Stage | Transform]
     """Stages by name, run in this order."""
-    evaluate: Evaluation | TokenizerEvaluation
+    evaluate: Evaluation | TokenizerEvaluation | HeldOutEvaluation
     """How learning is looked at."""
     checkpoint: Checkpoint = Checkpoint()
     """How often the training is saved."""
@@ -53,10 +63,17 @@ class Experiment(Strict):
     tracking: Tracking = MLflowTracking(type="mlflow")
     """Where runs are recorded: mlflow or none."""
 
+    @property
+    def trained(self) -> Mapping[str, Stage]:
+        """The stages that train, by name, in their order."""
+        return {name: stage for name, stage in self.stages.items() if isinstance(stage, Stage)}
+
     def source_of(self, stage: str) -> str | None:
         """The stage whose weights `stage` starts from; None for one that starts afresh."""
         names = list(self.stages)
         above = names[names.index(stage) - 1] if names.index(stage) else None
+        if getattr(self.stages[stage], "do", "") == "load":
+            return None
         return self.stages[stage].previous or above
 
     def to_yaml(self) -> str:
@@ -72,10 +89,16 @@ class VisionLanguageExperiment(Experiment):
     """What is trained."""
     loss: Loss = Loss()
     """Weights of the losses."""
-    stages: Named[LanguageStage] = Field(min_length=1)
+    stages: Named[LanguageOrTransform] = Field(min_length=1)
     """Stages by name, run in this order."""
     evaluate: Evaluation = Evaluation()
     """How learning is looked at."""
+
+    @property
+    def trained(self) -> Mapping[str, LanguageStage]:
+        """The stages that train, by name, in their order."""
+        stages = self.stages.items()
+        return {name: stage for name, stage in stages if isinstance(stage, LanguageStage)}
 
 
 class TokenizerExperiment(Experiment):
@@ -87,3 +110,40 @@ class TokenizerExperiment(Experiment):
     """Stages by name, run in this order."""
     evaluate: TokenizerEvaluation = TokenizerEvaluation()
     """How learning is looked at."""
+
+    @property
+    def trained(self) -> Mapping[str, TokenizerStage]:
+        """All stages."""
+        return self.stages
+
+
+class TextExperiment(Experiment):
+    """An experiment with a language model alone."""
+
+    model: TextModel
+    """What is trained."""
+    stages: Named[TextStage] = Field(min_length=1)
+    """Stages by name, run in this order."""
+    evaluate: HeldOutEvaluation = HeldOutEvaluation()
+    """How learning is looked at."""
+
+    @property
+    def trained(self) -> Mapping[str, TextStage]:
+        """All stages."""
+        return self.stages
+
+
+class ContrastiveExperiment(Experiment):
+    """An experiment with a small CLIP."""
+
+    model: Contrastive
+    """What is trained."""
+    stages: Named[ContrastiveStage] = Field(min_length=1)
+    """Stages by name, run in this order."""
+    evaluate: HeldOutEvaluation = HeldOutEvaluation()
+    """How learning is looked at."""
+
+    @property
+    def trained(self) -> Mapping[str, ContrastiveStage]:
+        """All stages."""
+        return self.stages

@@ -53,7 +53,10 @@ def _fault(details: ErrorDetails, top: type[Strict], tree: Node, plain: Any) -> 
         node = node.block.get("type", node)
     if location and location[-1] == "[key]":
         return Fault(node.key.problem(message, suggestion), (place.path,), place.path)
-    return Fault(node.mark.problem(message, suggestion), (place.path,), place.path)
+    owner = Place(top, plain, location[:-1]).block
+    told = owner is not None and owner.told_by == location[-1]  # without it another block would do
+    remove = place.path[:-1] if told else place.path
+    return Fault(node.mark.problem(message, suggestion), (remove,), remove)
 
 
 def _unknown_key(place: Place, key: str, tree: Node) -> Fault:

@@ -17,7 +17,12 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from lit_eve.schema.base import Strict
-from lit_eve.schema.experiment import TokenizerExperiment, VisionLanguageExperiment
+from lit_eve.schema.experiment import (
+    ContrastiveExperiment,
+    TextExperiment,
+    TokenizerExperiment,
+    VisionLanguageExperiment,
+)
 
 Schema = dict[str, Any]
 
@@ -34,7 +39,10 @@ _REFERENCE: Schema = {
 
 def json_schema() -> Schema:
     """The JSON Schema of experiment files."""
-    kinds = (VisionLanguageExperiment, TokenizerExperiment)
+    kinds = (
+        *(VisionLanguageExperiment, TokenizerExperiment),
+        *(TextExperiment, ContrastiveExperiment),
+    )
     _, collected = models_json_schema([(kind, "validation") for kind in kinds], by_alias=True)
     definitions: Schema = collected["$defs"]
     for block in _blocks(Strict):

@@ -11,7 +11,13 @@ from pydantic import ValidationError
 
 from lit_eve.schema.checks import check
 from lit_eve.schema.drafts import Draft, complete, salvage
-from lit_eve.schema.experiment import Experiment, TokenizerExperiment, VisionLanguageExperiment
+from lit_eve.schema.experiment import (
+    ContrastiveExperiment,
+    Experiment,
+    TextExperiment,
+    TokenizerExperiment,
+    VisionLanguageExperiment,
+)
 from lit_eve.schema.explaining import explain
 from lit_eve.schema.interpolation import interpolate
 from lit_eve.schema.merging import override, read, spread_defaults
@@ -77,15 +83,19 @@ def _kind(tree: Node) -> type[Experiment]:
     if not isinstance(word, str) or word not in _KINDS:
         stages = tree.block["stages"].block if "stages" in tree.block else {}
         tasks = [stage.block["task"].value for stage in stages.values() if "task" in stage.block]
-        word = "tokenizer" if "tokenizer" in tasks else "encoder_free"
+        word = next((_TASKS[task] for task in tasks if task in _TASKS), "encoder_free")
     return _KINDS[word]
 
 
 _KINDS: Mapping[str, type[Experiment]] = {
     "encoder_free": VisionLanguageExperiment,
     "tokenizer": TokenizerExperiment,
+    "language_model": TextExperiment,
+    "contrastive": ContrastiveExperiment,
 }
 """Kinds of experiment by the type of their model."""
+_TASKS = {"tokenizer": "tokenizer", "text": "language_model", "contrastive": "contrastive"}
+"""Types of model by tasks that only they have."""
 
 
 def _findings(draft: Draft, tree: Node) -> Iterator[Problem]:

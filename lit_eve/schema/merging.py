@@ -188,6 +188,11 @@ def _put_item(tree: Node, key: str, rest: Path, value: Node, above: Path) -> Nod
     return replace(tree, value=items)
 
 
+def _trains(stage: Node) -> bool:
+    """Whether a stage takes defaults: one that only changes weights (`do:`) has no use for them."""
+    return isinstance(stage.value, dict) and "do" not in stage.value
+
+
 def spread_defaults(tree: Node, problems: list[Problem]) -> Node:
     """`defaults:` put under every stage, each key with the place where it was written.
 
@@ -206,7 +211,7 @@ def spread_defaults(tree: Node, problems: list[Problem]) -> Node:
     if stages is None or not isinstance(stages.value, dict):
         return tree
     merged = {
-        name: merge(defaults, stage) if isinstance(stage.value, dict) else stage
+        name: merge(defaults, stage) if _trains(stage) else stage
         for name, stage in stages.value.items()
     }
     used = {id(leaf) for node in merged.values() for _, leaf in node.leaves()}

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from lit_eve.schema.alignments import PatchAlignment, Teacher
 from lit_eve.schema.base import Strict
+from lit_eve.schema.foundations import Contrastive, TextModel
 from lit_eve.schema.images import Images
 from lit_eve.schema.language_models import LanguageModel, Text
 from lit_eve.schema.patch_embeddings import PatchEmbedding
@@ -39,5 +40,7 @@ class EncoderFree(Strict):
         return self.patch_embedding.cell
 
 
-Model = Annotated[EncoderFree | ImageTokenizer, Field(discriminator="type")]
+Model = Annotated[
+    EncoderFree | ImageTokenizer | TextModel | Contrastive, Field(discriminator="type")
+]
 """A model."""

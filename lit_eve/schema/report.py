@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_eve.schema import Experiment, ExperimentErrors, Problem, load
+from lit_eve.schema.training import Transform
 
 Paint = Callable[[str, str], str]
 """Text and a style to the text as it is printed."""
@@ -109,6 +110,10 @@ def _summary(path: str, experiment: Experiment, paint: Paint) -> Iterator[str]:
         f": {experiment.name}, {experiment.model.type}, {count} stage{'s' if count > 1 else ''}", ""
     )
     for name, stage in experiment.stages.items():
+        if isinstance(stage, Transform):
+            what = f": {stage.do}" + (f" {stage.weights}" if stage.weights else "")
+            yield paint(f"  {name}", "bold") + paint(what, "")
+            continue
         data = " + ".join(stage.data)
         yield paint(f"  {name}", "bold") + paint(
             f": {stage.task} on {data} for {stage.budget}, trains {', '.join(stage.train)}", ""

@@ -23,6 +23,15 @@ class Evaluation(Strict):
     """Held-out questions of each kind answered at the end of a stage."""
 
 
+class HeldOutEvaluation(Strict):
+    """How often, and on how much, a decoder or a CLIP is looked at."""
+
+    every: Steps = 200
+    """Steps between two validations."""
+    samples: PositiveCount = 1000
+    """Held-out samples of each dataset that are scored at the end of a stage."""
+
+
 class TokenizerEvaluation(Strict):
     """How often, and on how much, an image tokenizer is looked at."""
 

@@ -51,11 +51,16 @@ def items_of(annotation: Any) -> Any:
 
 
 def choose(annotation: Any, value: Any) -> type[Strict] | None:
-    """The block that `value` is meant to be, by its `type:` if there are several."""
+    """The block that `value` is meant to be, by its keys or its `type:` if there are several."""
     blocks = list(blocks_of(annotation))
     if len(blocks) == 1:
         return blocks[0]
-    tag = value.get("type") if isinstance(value, dict) else None
+    keys = value if isinstance(value, dict) else {}
+    told = [block for block in blocks if block.told_by]
+    if told:
+        plain = next(block for block in blocks if not block.told_by)
+        return next((block for block in told if block.told_by in keys), plain)
+    tag = keys.get("type")
     return next((block for block in blocks if tag in tags_of(block)), None)
 
 

@@ -6,7 +6,7 @@ would have broken there. What would have to be downloaded is replaced by somethi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lit_eve.schema.checks import num_steps
@@ -29,19 +29,22 @@ Plain = dict[str, Any]
 def shrink(experiment: Experiment) -> Plain:
     """The experiment as plain keys and values, small; a pure function, and its own fixed point."""
     plain: Plain = experiment.model_dump(by_alias=True)
-    longest = max((num_steps(stage) or 0 for stage in experiment.stages.values()), default=0)
-    for name, stage in experiment.stages.items():
+    longest = max((num_steps(stage) or 0 for stage in experiment.trained.values()), default=0)
+    for name, stage in experiment.trained.items():
         plain["stages"][name] = _scheduled(plain["stages"][name], num_steps(stage) or 0)
     plain = _scheduled(plain, longest)
     plain["name"] = experiment.name.removesuffix("-tiny") + "-tiny"
     model = plain["model"]
-    shrink_model = _tokenizer if model["type"] == "tokenizer" else _encoder_free
-    cell, sides = shrink_model(model)
+    cell, sides = _MODELS[model["type"]](model)
     plain["datasets"] = {
         name: _scenes(dataset, cell, sides) for name, dataset in experiment.datasets.items()
     }
-    for stage in plain["stages"].values():
+    for name in experiment.trained:
+        stage = plain["stages"][name]
         _stage(stage, plain["datasets"])
+        if "size" in stage:
+            stage["size"] = _size(stage["size"], cell)
+    _without_loads(plain["stages"])
     _surroundings(plain)
     return plain
 
@@ -78,16 +81,7 @@ def _encoder_free(model: Plain) -> tuple[int, Sides]:
     cell = int(embedding["patch"] * pool)
     smaller = {"pool": pool, "width": WIDTH, "heads": HEADS}
     embedding |= {key: value for key, value in smaller.items() if key in embedding}
-    decoder = model["language_model"]
-    model["language_model"] = {
-        "type": "llama",
-        "width": 2 * WIDTH,
-        "depth": DEPTH,
-        "heads": HEADS,
-        "tie_embeddings": decoder.get("tie_embeddings", True),
-    }
-    if "divide" in decoder:
-        model["language_model"]["divide"] = decoder["divide"]
+    model["language_model"] = _decoder(model["language_model"])
     model["text"] = {"type": "bytes"}
     model["images"]["size"] = _size(model["images"]["size"], cell)
     if "patch_alignment" in model:
@@ -103,6 +97,18 @@ def _encoder_free(model: Plain) -> tuple[int, Sides]:
             "image": 32,
         }
     return cell, _sides(cell)
+
+
+def _decoder(decoder: Plain) -> Plain:
+    """A small decoder in place of any."""
+    small = {
+        "type": "llama",
+        "width": 2 * WIDTH,
+        "depth": DEPTH,
+        "heads": HEADS,
+        "tie_embeddings": decoder.get("tie_embeddings", True),
+    }
+    return small | ({"divide": decoder["divide"]} if "divide" in decoder else {})
 
 
 def _tokenizer(model: Plain) -> tuple[int, Sides]:
@@ -126,6 +132,35 @@ def _tokenizer(model: Plain) -> tuple[int, Sides]:
     largest = _sides(cell)[1]
     half = max(cell, largest // 2)
     return half, (max(16, half), largest)
+
+
+def _text_model(model: Plain) -> tuple[int, Sides]:
+    """Shrink a language model in place; gives cell and sides of canvases that it never sees."""
+    model["language_model"] = _decoder(model["language_model"])
+    model["text"] = {"type": "bytes"}
+    model.pop("to", None)  # that folder is for the trained one
+    return 16, _sides(16)
+
+
+def _contrastive(model: Plain) -> tuple[int, Sides]:
+    """Shrink a CLIP in place; gives cell and sides of the canvases it needs."""
+    half = {"width": WIDTH, "depth": DEPTH, "heads": HEADS}
+    model["picture"] = {**half, "patch": 8, "side": 32}
+    model["caption"] = {**half, "longest": model["caption"]["longest"]}
+    model["width"] = WIDTH
+    model["text"] = {"type": "bytes"}
+    model["images"]["size"] = _size(model["images"]["size"], 16)
+    model.pop("to", None)
+    return 16, _sides(16)
+
+
+_MODELS: Mapping[str, Callable[[Plain], tuple[int, Sides]]] = {
+    "encoder_free": _encoder_free,
+    "tokenizer": _tokenizer,
+    "language_model": _text_model,
+    "contrastive": _contrastive,
+}
+"""Shrinks a model of a type in place; gives cell and sides of the canvases it needs."""
 
 
 def _quantizer(quantizer: Plain) -> None:
@@ -168,6 +203,18 @@ def _scenes(dataset: object, cell: int, sides: Sides) -> Plain:
     }
 
 
+def _without_loads(stages: Plain) -> None:
+    """Weights from elsewhere do not fit a small model: training starts without them."""
+    loads = {name for name, stage in stages.items() if stage.get("do") == "load"}
+    if len(loads) == len(stages):
+        return
+    for name in loads:
+        del stages[name]
+    for stage in stages.values():
+        if stage.get("from") in loads:
+            del stage["from"]
+
+
 def _stage(stage: Plain, datasets: Plain) -> None:
     stage["for"] = f"{STEPS} steps"
     stage["batch"] = BATCH
@@ -198,7 +245,7 @@ def _whole_parts(train: Plain) -> Plain:
 def _surroundings(plain: Plain) -> None:
     evaluate, tracking = plain["evaluate"], plain["tracking"]
     evaluate["every"] = STEPS // 2
-    for key, limit in {"answers": 4, "questions": 4, "images": 4}.items():
+    for key, limit in {"answers": 4, "questions": 4, "images": 4, "samples": 8}.items():
         if key in evaluate:
             evaluate[key] = min(evaluate[key], limit)
     plain["checkpoint"]["every"] = STEPS // 2

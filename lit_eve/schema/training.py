@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
+from lit_eve.schema.addresses import Address
 from lit_eve.schema.base import (
     Entries,
     Finding,
@@ -17,6 +18,7 @@ from lit_eve.schema.base import (
     Strict,
     written_as,
 )
+from lit_eve.schema.images import Size
 from lit_eve.schema.schedules import Rates
 from lit_eve.schema.units import Budget, PositiveCount, Span
 
@@ -81,13 +83,69 @@ class Stage(Strict):
     """Stage whose weights this one starts from; the one above when left out."""
 
 
-class LanguageStage(Stage):
+class PackedStage(Stage):
+    """A stage that reads samples packed into rows."""
+
+    tokens_per_row: PositiveCount = 512
+    """Length of the rows that samples are packed into: short on a CPU, long on a GPU."""
+
+
+class LanguageStage(PackedStage):
     """A stage of a vision-language model."""
 
     task: Literal["language", "alignment"]
     """language: the next token. alignment: the next token and the teacher's features."""
-    tokens_per_row: PositiveCount = 512
-    """Length of the rows that samples are packed into: short on a CPU, long on a GPU."""
+    size: Size | None = None
+    """Size policy of pictures in this stage; the model's `images.size` when left out."""
+
+
+class Transform(Strict):
+    """A stage that trains nothing: it changes the weights it is given."""
+
+    told_by: ClassVar[str | None] = "do"
+
+    do: Literal["copy", "load"]
+    """copy: visual tokens' own weights start over from the text's (EVEv2 after its first stage).
+    load: all weights come from a file, of another run or imported."""
+    weights: Address | None = None
+    """The file to load: `model.safetensors` of a stage."""
+    previous: Name | None = written_as("from", default=None)
+    """Stage whose weights are changed; the one above when left out."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Loading needs a file, and nothing else."""
+        if self.do == "load" and self.weights is None:
+            yield Finding(("do",), "there is nothing to load", "Add `weights: FILE`.")
+        if self.do == "copy" and self.weights is not None:
+            yield Finding(("weights",), "copying reads no file", "Take it out.", (("do",),))
+        if self.do == "load" and self.previous is not None:
+            yield Finding(("from",), "all weights come from the file", "Take it out.", (("do",),))
+
+
+def _kind_of_stage(value: object) -> str:
+    given = value if isinstance(value, dict) else {}
+    return "<do>" if "do" in given or isinstance(value, Transform) else "<train>"
+
+
+LanguageOrTransform = Annotated[
+    Annotated[LanguageStage, Tag("<train>")] | Annotated[Transform, Tag("<do>")],
+    Discriminator(_kind_of_stage),
+]
+"""A stage of a vision-language model: a training, or a change of weights (`do:`)."""
+
+
+class TextStage(PackedStage):
+    """A stage of a language model alone."""
+
+    task: Literal["text"]
+    """text: the next token, of every word."""
+
+
+class ContrastiveStage(PackedStage):
+    """A stage of a small CLIP."""
+
+    task: Literal["contrastive"]
+    """contrastive: which caption belongs to which picture of the batch."""
 
 
 class TokenizerStage(Stage):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lit_eve_data.images import LongestEdge, SizePolicy
-from lit_eve_data.lengths import SampleEncoder, text_lengths, visual_lengths
+from lit_eve_data.lengths import SampleEncoder, TextEncoder, text_lengths, visual_lengths
 from lit_eve_data.reading import RecordStore
 from lit_eve_data.records import BadSampleError
 from lit_eve_data.vocabulary import bytes_text
@@ -30,6 +30,21 @@ def test_lengths_are_those_of_the_items(
         assert lengths.supervised[place] == sum(item.encoded.supervised)
     assert (lengths.name, lengths.weight) == ("scenes", 0.5)
     assert np.array_equal(lengths.chunk, view.chunk)
+
+
+def test_texts_alone_are_the_same_words_without_pictures_all_supervised(
+    scenes: RecordStore, encoder: SampleEncoder
+) -> None:
+    alone = TextEncoder(encoder.text, encoder.cutter)
+    view = scenes.subset("questions")
+    lengths = alone.lengths("scenes", view, weight=1.0)
+    for place in range(0, len(view), 19):
+        item, seen = alone.item(view, place), encoder.item(view, place)
+        (start, stop), ids = seen.encoded.images[0], seen.encoded.ids
+        assert item.encoded.ids == ids[:start] + ids[stop:]
+        assert (item.images, item.encoded.images) == ([], [])
+        assert lengths.tokens[place] == len(item.encoded)
+        assert lengths.supervised[place] == sum(item.encoded.supervised) == len(item.encoded) - 1
 
 
 def test_text_is_counted_once_for_a_tokenizer(scenes_directory: Path, tmp_path: Path) -> None:

@@ -401,7 +401,7 @@ def test_a_missing_part_of_the_alignment_is_no_part_to_train(quickstart: Path) -
 
 def test_subsets_of_prepared_data_are_only_known_when_it_is_opened(sample: Path) -> None:
     if sample.stem == "large":
-        assert "captions.long" in load(sample).stages["prealign"].data
+        assert "captions.long" in load(sample).trained["prealign"].data
 
 
 SceneSubset = Literal["captions", "questions", "read", "digits"]

@@ -47,7 +47,7 @@ def vision_language(file: Path, *overrides: str) -> VisionLanguageExperiment:
 
 def test_units_become_numbers(quickstart: Path) -> None:
     experiment = vision_language(quickstart)
-    learn = experiment.stages["learn"]
+    learn = experiment.trained["learn"]
     assert learn.budget == Budget(90_000, "samples")
     assert learn.optimizer.warmup == Span(0.03, "share")
     assert learn.train == {
@@ -61,8 +61,8 @@ def test_units_become_numbers(quickstart: Path) -> None:
 def test_stages_keep_their_order_and_start_from_the_defaults(quickstart: Path) -> None:
     experiment = vision_language(quickstart)
     assert list(experiment.stages) == ["align", "learn"]
-    assert {stage.batch for stage in experiment.stages.values()} == {128}
-    assert {stage.optimizer.betas for stage in experiment.stages.values()} == {(0.9, 0.98)}
+    assert {stage.batch for stage in experiment.trained.values()} == {128}
+    assert {stage.optimizer.betas for stage in experiment.trained.values()} == {(0.9, 0.98)}
 
 
 def test_the_model_decides_the_kind_of_experiment(sample: Path) -> None:

@@ -36,10 +36,10 @@ def test_a_tiny_experiment_needs_no_network_and_no_gpu(
 def test_a_tiny_experiment_keeps_stages_tasks_parts_and_types(sample: Path) -> None:
     whole, small = load(sample), load(sample, tiny=True)
     assert list(small.stages) == list(whole.stages)
-    for name, stage in small.stages.items():
-        assert stage.task == whole.stages[name].task
-        assert stage.previous == whole.stages[name].previous
-        assert set(stage.train) == {part.partition(".")[0] for part in whole.stages[name].train}
+    for name, stage in small.trained.items():
+        assert stage.task == whole.trained[name].task
+        assert stage.previous == whole.trained[name].previous
+        assert set(stage.train) == {part.partition(".")[0] for part in whole.trained[name].train}
     if isinstance(whole, VisionLanguageExperiment):
         assert isinstance(small, VisionLanguageExperiment)
         assert small.model.patch_embedding.type == whole.model.patch_embedding.type
@@ -51,7 +51,7 @@ def test_a_tiny_experiment_keeps_stages_tasks_parts_and_types(sample: Path) -> N
 
 
 def test_a_tiny_stage_is_a_few_steps_of_a_few_samples(sample: Path) -> None:
-    for stage in load(sample, tiny=True).stages.values():
+    for stage in load(sample, tiny=True).trained.values():
         assert str(stage.budget) == "6 steps"
         assert stage.batch == 8
         assert all(part.thaw < 6 for part in stage.train.values())
@@ -69,10 +69,10 @@ def test_schedules_keep_their_share_of_the_training(write: Write, quickstart: Pa
 
 def test_data_keeps_its_subsets_where_scenes_have_them(quickstart: Path, write: Write) -> None:
     small = load(quickstart, tiny=True)
-    assert small.stages["align"].data == {"scenes.captions": 1.0}
+    assert small.trained["align"].data == {"scenes.captions": 1.0}
 
 
 def test_subsets_that_scenes_lack_become_the_whole(sample: Path) -> None:
     if sample.stem == "large":
         small = load(sample, tiny=True)
-        assert small.stages["prealign"].data == {"captions": 1.5}
+        assert small.trained["prealign"].data == {"captions": 1.5}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_eve.planning.plan import StagePlan
+from lit_eve.running.kinds.foundations import ContrastiveRun, TextOnly
 from lit_eve.running.kinds.kind import Feed, Kind
 from lit_eve.running.kinds.tokenizer import Tokenizer
 from lit_eve.running.kinds.vision_language import VisionLanguage
@@ -17,6 +18,8 @@ __all__ = ["KINDS", "Feed", "Kind", "Tokenizer", "VisionLanguage", "kind_of", "p
 KINDS: Mapping[str, type[Kind[Any, Any]]] = {
     "encoder_free": VisionLanguage,
     "tokenizer": Tokenizer,
+    "language_model": TextOnly,
+    "contrastive": ContrastiveRun,
 }
 
 

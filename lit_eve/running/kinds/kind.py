@@ -143,6 +143,13 @@ class Kind(ABC, Generic[E, M]):
         """What a stage leaves as its weights, from its last checkpoint."""
         return read_weights(checkpoint, prefix="model.")
 
+    def transform(self, model: M, what: str) -> None:
+        """Change the weights of a model as a stage that trains nothing asks for (`do:`)."""
+        raise NotImplementedError(f"{type(self).__name__} has no stage that does {what!r}")
+
+    def leave(self, name: str, model: M) -> None:
+        """Write what a stage leaves besides its weights; on rank zero."""
+
     def settle(self, name: str, model: M) -> None:
         """Bring a trained model to its `final_weights`, where these are not the last step's."""
 

@@ -73,7 +73,7 @@ class Tokenizer(Kind[TokenizerExperiment, ImageTokenizer]):
     def expect(cls, experiment: TokenizerExperiment, devices: int) -> list[StagePlan]:
         """How many pictures an epoch has is not known."""
         model = _shape(experiment)
-        return [plan_stage(experiment, model, name, devices=devices) for name in experiment.stages]
+        return [plan_stage(experiment, model, name, devices=devices) for name in experiment.trained]
 
     def plan(self, name: str, devices: int) -> StagePlan:
         """With the steps that the data makes of the stage's length."""
@@ -90,7 +90,7 @@ class Tokenizer(Kind[TokenizerExperiment, ImageTokenizer]):
 
     def feed(self, name: str, share: Share) -> Feed:
         """Pictures by buckets of one size; validation reads all datasets of the stage."""
-        stage, buckets = self.experiment.stages[name], self._buckets(name)
+        stage, buckets = self.experiment.trained[name], self._buckets(name)
         steps = self._steps(name, buckets)
         workers = num_workers(self.experiment.hardware)
         limit = max(1, HELD_OUT_IMAGES // len(stage.data))
@@ -104,7 +104,7 @@ class Tokenizer(Kind[TokenizerExperiment, ImageTokenizer]):
 
     def task(self, name: str, model: ImageTokenizer, steps: int) -> LightningModule:
         """Likelihood, the quantizer's losses, and what else the model's block asks for."""
-        stage = self.experiment.stages[name]
+        stage = self.experiment.trained[name]
         return tokenizers.build_task(
             self.experiment.model,
             model,
@@ -141,7 +141,7 @@ class Tokenizer(Kind[TokenizerExperiment, ImageTokenizer]):
         self, name: str, model: ImageTokenizer, limit: int | None = None
     ) -> dict[str, float]:
         """Quality and use of codes on test pictures; `limit` of each dataset."""
-        stage = self.experiment.stages[name]
+        stage = self.experiment.trained[name]
         device = next(model.parameters()).device
         whole, found = self._scores(model, device), dict[str, float]()
         with progress_line(self.console, f"{name}: held-out", "batches") as bar, evaluating(model):
@@ -163,7 +163,7 @@ class Tokenizer(Kind[TokenizerExperiment, ImageTokenizer]):
         return HeldOutScores(model.quantizer, likelihood).to(device)
 
     def _views(self, name: str) -> list[ImageView]:
-        return [self._view(data, "train") for data in self.experiment.stages[name].data]
+        return [self._view(data, "train") for data in self.experiment.trained[name].data]
 
     def _view(self, data: str, split: str) -> ImageView:
         options = self.experiment.model
@@ -177,13 +177,13 @@ class Tokenizer(Kind[TokenizerExperiment, ImageTokenizer]):
 
     def _buckets(self, name: str) -> BucketPlan:
         """Which pictures come when, a pure function of the data and the file."""
-        stage = self.experiment.stages[name]
+        stage = self.experiment.trained[name]
         named = zip(stage.data.items(), self._views(name), strict=True)
         sources = [view.source(data, weight) for (data, weight), view in named]
         return BucketPlan(sources, stage.batch, self.experiment.seed)
 
     def _steps(self, name: str, buckets: BucketPlan) -> int:
-        stage = self.experiment.stages[name]
+        stage = self.experiment.trained[name]
         epoch = stage.batch / buckets.samples_per_epoch
         per_step = {"steps": 1.0, "samples": float(stage.batch), "epochs": epoch}
         return num_steps(stage.budget, per_step)

@@ -1,0 +1,101 @@
+"""What kinds of experiment have in common that read samples packed into rows of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic
+
+from lit_eve import assemble
+from lit_eve.running.feed import num_steps, num_workers
+from lit_eve.running.kinds.kind import E, Feed, Kind, M
+from lit_eve.running.progress import progress_line
+from lit_eve.schema.training import PackedStage
+from lit_eve_data.lengths import SampleEncoder
+from lit_eve_data.loader import PackedLoader
+from lit_eve_data.packing import PackingPlan
+from lit_eve_data.passes import PackedPass
+from lit_eve_data.working import Share
+
+HELD_OUT_SAMPLES = 1_024
+"""Most held-out samples whose loss is computed at a validation."""
+
+
+@dataclass(frozen=True)
+class Packed(Kind[E, M], Generic[E, M]):
+    """An experiment that trains on packed rows."""
+
+    encoder: SampleEncoder
+    """Text and pictures to what the model reads."""
+
+    def encoder_of(self, name: str) -> SampleEncoder:
+        """The encoder as the stage `name` has it."""
+        return self.encoder
+
+    def stage(self, name: str) -> PackedStage:
+        """A stage that trains."""
+        stage = self.experiment.trained[name]
+        assert isinstance(stage, PackedStage)  # of every experiment that is packed
+        return stage
+
+    def feed(self, name: str, share: Share) -> Feed:
+        """Packed rows; validation reads the first dataset of the stage."""
+        stage, packing = self.stage(name), self.packing(name)
+        views = [assemble.view(self.datasets, data, "train") for data in stage.data]
+        steps = self.steps(name, packing)
+        workers = num_workers(self.experiment.hardware)
+        first = next(iter(stage.data))
+        return Feed(
+            PackedLoader(packing, views, self.encoder_of(name), steps, share, workers),
+            self.held_out(name, first, "val", HELD_OUT_SAMPLES, packing.rows_per_step, share),
+            steps,
+            {
+                "samples": round(steps * packing.samples_per_step),
+                "tokens": steps * packing.tokens_per_step,
+                "padding": round(packing.padding, 4),
+                "over_long": packing.over_long,
+            },
+        )
+
+    def held_out(
+        self, name: str, data: str, split: str, limit: int, rows: int, share: Share
+    ) -> PackedPass:
+        """Samples that are not trained on, packed as in the stage `name`.
+
+        Args:
+            name: the stage.
+            data: the dataset or its subset.
+            split: val or test.
+            limit: most samples.
+            rows: of a batch.
+            share: this process's part.
+        """
+        view, encoder = assemble.view(self.datasets, data, split), self.encoder_of(name)
+        return PackedPass(
+            view,
+            encoder.lengths(data, view, 1.0),
+            encoder,
+            self.stage(name).tokens_per_row,
+            rows_per_batch=rows,
+            limit=limit,
+            share=Share(share.rank, share.world),
+        )
+
+    def packing(self, name: str) -> PackingPlan:
+        """Which samples come when, a pure function of the data and the file."""
+        stage, sources = self.stage(name), []
+        for data, weight in stage.data.items():
+            view = assemble.view(self.datasets, data, "train")
+            with progress_line(self.console, f"measuring {data}", "samples") as bar:
+                sources.append(self.encoder_of(name).lengths(data, view, weight, bar))
+        return PackingPlan(sources, stage.tokens_per_row, stage.batch, self.experiment.seed)
+
+    def steps(self, name: str, packing: PackingPlan) -> int:
+        """Optimizer steps of a stage."""
+        per_step: Mapping[str, float] = {
+            "steps": 1.0,
+            "samples": packing.samples_per_step,
+            "tokens": float(packing.tokens_per_step),
+            "epochs": packing.samples_per_step / packing.samples_per_epoch,
+        }
+        return num_steps(self.stage(name).budget, per_step)
