@@ -97,11 +97,12 @@ def _one_thread() -> Iterator[None]:
             os.environ[name] = before
 
 
-def pretrained_text(source: str) -> ChatText:
+def pretrained_text(source: str, template: str | None = None) -> ChatText:
     """The tokenizer of a pretrained model, with the markers of its own chat template.
 
     Args:
         source: a local directory or a name on the Hugging Face hub.
+        template: the chat template instead of its own.
 
     Raises:
         ValueError: if it is no fast tokenizer, or its template has no end-of-answer token.
@@ -111,7 +112,7 @@ def pretrained_text(source: str) -> ChatText:
     tokenizer = AutoTokenizer.from_pretrained(source)
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(f"{source} has no fast tokenizer (tokenizer.json): name a model with one.")
-    template = tokenizer.chat_template or _plain_template(tokenizer)
+    template = template or tokenizer.chat_template or _plain_template(tokenizer)
     markers = _markers(tokenizer, template, source)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return ChatText(tokenizer.backend_tokenizer, markers, int(pad or 0), template)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
-from lit_eve.cli import declare, track, train, use, words
+from lit_eve.cli import bring, declare, track, train, use, words
 
 app = typer.Typer(
     name="lit-eve",
@@ -34,6 +34,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
 
 for _name, _verb in VERBS.items():
     app.command(name=_name)(_verb)
+app.add_typer(bring.app, name="import")
 
 
 def main() -> None:
