@@ -11,7 +11,15 @@ from lit_eve.models.contrastive import ContrastiveModel
 from lit_eve.models.text_model import TextModel
 from lit_eve.planning.flops import forward_flops, training_flops
 from lit_eve.planning.memory import FLOAT, HALF, StepMemory, activation_bytes
-from lit_eve.planning.plan import Row, StagePlan, disk, expected_steps, freeze, rates_in_words
+from lit_eve.planning.plan import (
+    Row,
+    StagePlan,
+    disk,
+    expected_steps,
+    freeze,
+    frozen_in_words,
+    rates_in_words,
+)
 from lit_eve.schema import ContrastiveExperiment, TextExperiment
 from lit_eve_data.packing import PackingPlan
 
@@ -77,7 +85,7 @@ def plan_stage(
         name=name,
         task=stage.task,
         trains=rates_in_words(stage),
-        frozen=[part for part in parts if part not in trainable],
+        frozen=frozen_in_words(parts, trainable),
         loads="nothing: random" if before is None else f"all of stage {before}",
         parameters=parts,
         trainable=trained,

@@ -154,6 +154,13 @@ def freeze(model: nn.Module, stage: Stage) -> tuple[dict[str, int], dict[str, in
     return parts, trained
 
 
+def frozen_in_words(parts: Mapping[str, int], trainable: Mapping[str, int]) -> list[str]:
+    """Parts that do not learn, whole or in part."""
+    some = {part for part, count in parts.items() if 0 < trainable.get(part, 0) < count}
+    whole = [part for part in parts if part not in trainable]
+    return [*whole, *(f"the rest of {part}" for part in parts if part in some)]
+
+
 def rates_in_words(stage: Stage) -> dict[str, str]:
     """Learning rate of every trained part, and when it thaws."""
     return {part: _words(options) for part, options in stage.train.items()}

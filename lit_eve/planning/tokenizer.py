@@ -30,6 +30,7 @@ from lit_eve.planning.plan import (
     disk,
     expected_steps,
     freeze,
+    frozen_in_words,
     largest_side,
     rates_in_words,
 )
@@ -92,7 +93,7 @@ def plan_stage(
         name=name,
         task=stage.task,
         trains=rates_in_words(stage),
-        frozen=[part for part in parts if part not in trainable],
+        frozen=frozen_in_words(parts, trainable),
         loads="nothing: random" if before is None else f"all of stage {before}",
         parameters=parts,
         trainable=trained,
