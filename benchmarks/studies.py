@@ -52,7 +52,7 @@ def _rates(*rates: str) -> dict[str, Sequence[str]]:
     for rate in rates:
         train = f"stages.learn.train={{patch_embedding: {rate}, language_model: {rate}}}"
         arms[f"stage 1, then {rate}"] = (train,)
-        arms[f"no stage 1, {rate}"] = (train, "stages.align=null", "stages.learn.for=18k samples")
+        arms[f"no stage 1, {rate}"] = (train, "stages.align=null", "stages.learn.for=12k samples")
     return arms
 
 
@@ -80,7 +80,7 @@ STUDIES: Mapping[str, Study] = {
     "alignment": Study(
         "Patch alignment with a teacher on and off, for two amounts of data.",
         "alignment.yaml",
-        _budgets(5, 15),
+        _budgets(3, 9),
         "learn",
         "read",
     ),
