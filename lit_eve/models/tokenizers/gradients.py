@@ -27,6 +27,19 @@ def straight_through(latent: Tensor, quantized: Tensor) -> Tensor:
     return cast(Tensor, _StraightThrough.apply(latent, quantized))  # type: ignore[no-untyped-call]
 
 
+def straight_through_and_distance(latent: Tensor, quantized: Tensor) -> tuple[Tensor, Tensor]:
+    """`straight_through`, and the mean squared distance with its gradient to `latent`.
+
+    Both in one: the difference is computed once, and both gradients in one pass.
+
+    Args:
+        latent: any shape.
+        quantized: the same shape; it gets no gradient.
+    """
+    both = _StraightThroughAndDistance.apply(latent, quantized)  # type: ignore[no-untyped-call]
+    return cast(tuple[Tensor, Tensor], both)
+
+
 def rotation_trick(latent: Tensor, quantized: Tensor) -> Tensor:
     """`quantized` to the bit, with the gradient of the rotation and scaling that leads to it.
 
@@ -51,6 +64,21 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
+
+
+class _StraightThroughAndDistance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, latent: Tensor, quantized: Tensor) -> tuple[Tensor, Tensor]:
+        difference = latent - quantized
+        ctx.save_for_backward(difference)
+        flat = difference.flatten()
+        return quantized.detach(), torch.dot(flat, flat) / len(flat)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, grad_distance: Tensor) -> tuple[Tensor, None]:
+        (difference,) = ctx.saved_tensors
+        return torch.addcmul(grad, difference, grad_distance * (2 / difference.numel())), None
 
 
 class _RotationTrick(torch.autograd.Function):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from lit_eve.models.tokenizers.nearest import best_column
 from lit_eve.models.tokenizers.noise import NoiseSource, gumbel_noise
 from lit_eve.models.tokenizers.quantizer import (
     Grid,
@@ -159,25 +160,22 @@ class _GumbelMixture(torch.autograd.Function):
         noise: NoiseSource,
         hard: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        count, num_codes = scores.shape
-        weights = torch.empty(count, num_codes, dtype=scores.dtype, device=scores.device)
-        mixed = codebook.new_empty(count, codebook.shape[1])
-        kl, best = scores.new_empty(count), scores.new_empty(count)
+        count, chunk = len(scores), chunk_rows(scores)
+        weights = torch.empty(scores.shape, dtype=scores.dtype, device=scores.device)
+        kl, log_total, best = (scores.new_empty(count) for _ in range(3))
         codes = torch.empty(count, dtype=torch.int64, device=scores.device)
         picked = codes.clone() if hard else None
-        chunk = chunk_rows(scores)
+        rooms = _rooms(scores, chunk)
         for start in range(0, count, chunk):
             rows = slice(start, min(start + chunk, count))
-            kl[rows], best[rows], codes[rows] = _posterior(scores[rows])
+            found = _posterior(scores[rows], *(room[: rows.stop - start] for room in rooms))
+            kl[rows], log_total[rows], best[rows], codes[rows] = found
             noisy = noise(rows).add_(scores[rows])  # (C, K)
+            if picked is not None:
+                picked[rows] = best_column(noisy)
             torch.softmax(noisy.div_(temperature), dim=1, out=weights[rows])
-            if picked is None:
-                torch.mm(weights[rows], codebook, out=mixed[rows])
-            else:
-                picked[rows] = noisy.argmax(1)
-        if picked is not None:
-            mixed = F.embedding(picked, codebook)
-        ctx.save_for_backward(scores, codebook, temperature, weights, kl, picked)
+        mixed = weights @ codebook if picked is None else F.embedding(picked, codebook)
+        ctx.save_for_backward(scores, codebook, temperature, weights, kl, log_total, picked)
         ctx.mark_non_differentiable(codes, best)
         return mixed, kl, codes, best
 
@@ -186,39 +184,45 @@ class _GumbelMixture(torch.autograd.Function):
     def backward(
         ctx: Any, grad_mixed: Tensor, grad_kl: Tensor, *_: Tensor
     ) -> tuple[Tensor, Tensor, None, None, None]:
-        scores, codebook, temperature, weights, kl, picked = ctx.saved_tensors
-        grad_scores = torch.empty(scores.shape, dtype=scores.dtype, device=scores.device)
-        grad_codebook = torch.zeros_like(codebook)
-        if picked is not None:
-            grad_codebook.index_add_(0, picked, grad_mixed)
+        scores, codebook, temperature, weights, kl, log_total, picked = ctx.saved_tensors
+        if picked is None:
+            grad_codebook = weights.T @ grad_mixed
+        else:
+            grad_codebook = torch.zeros_like(codebook).index_add_(0, picked, grad_mixed)
+        gradient = grad_mixed @ codebook.T  # (N, K), of the weights until the loop turns it
+        entropy = math.log(scores.shape[1]) - kl  # (N,)
         chunk = chunk_rows(scores)
+        rooms = _rooms(scores, chunk)
         for start in range(0, len(scores), chunk):
-            rows = slice(start, start + chunk)
-            grad = torch.mm(grad_mixed[rows], codebook.T, out=grad_scores[rows])  # (C, K)
-            if picked is None:
-                grad_codebook.addmm_(weights[rows].T, grad_mixed[rows])
-            # softmax: y (g - y.g) / temperature
-            grad.mul_(weights[rows])
-            grad.addcmul_(weights[rows], grad.sum(1, keepdim=True), value=-1).div_(temperature)
-            posterior, log_ratio = _kl_slope(scores[rows], kl[rows])
-            grad.addcmul_(posterior, log_ratio.mul_(grad_kl[rows].unsqueeze(1)))
-        return grad_scores, grad_codebook, None, None, None
+            rows = slice(start, min(start + chunk, len(scores)))
+            grad, y = gradient[rows], weights[rows]
+            grad.mul_(y)  # softmax: y (g - y.g) / temperature
+            grad.addcmul_(y, grad.sum(1, keepdim=True), value=-1).div_(temperature)
+            # KL: q (log q + H)
+            log_q, q = (room[: rows.stop - start] for room in rooms)
+            torch.sub(scores[rows], log_total[rows, None], out=log_q)
+            torch.mul(log_q, LOG2_E, out=q).exp2_()
+            grad.addcmul_(q, log_q.add_(entropy[rows, None]).mul_(grad_kl[rows, None]))
+        return gradient, grad_codebook, None, None, None
 
 
-def _posterior(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """KL to uniform, probability and index of the best code of every row of (C, K)."""
-    codes = scores.argmax(1)
+def _rooms(scores: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """Two matrices to work in: fresh memory for every chunk would cost more than the arithmetic."""
+    size = (min(chunk, len(scores)), scores.shape[1])
+    return scores.new_empty(size), scores.new_empty(size)
+
+
+def _posterior(
+    scores: Tensor, excess: Tensor, odds: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of every row of (C, K): KL to uniform, log of the sum of exponentials, best code's
+    probability, and best code. The other arguments are room to work in.
+    """
+    codes = best_column(scores)
     top = scores.gather(1, codes.unsqueeze(1))  # (C, 1)
-    excess = scores - top  # (C, K), at most 0
-    odds = (excess * LOG2_E).exp2_()  # (C, K); exp2 takes a third of exp's time
+    torch.sub(scores, top, out=excess)  # (C, K), at most 0
+    torch.mul(excess, LOG2_E, out=odds).exp2_()  # exp2 takes a third of exp's time
     total = odds.sum(1)
     mean_excess = odds.mul_(excess).sum(1) / total
     kl = math.log(scores.shape[1]) + mean_excess - total.log()
-    return kl, total.reciprocal(), codes
-
-
-def _kl_slope(scores: Tensor, kl: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors q and log q + H of the KL's gradient, (C, K) both; H = log K - KL."""
-    log_posterior = scores - scores.logsumexp(1, keepdim=True)
-    posterior = (log_posterior * LOG2_E).exp2_()
-    return posterior, log_posterior.add_((math.log(scores.shape[1]) - kl).unsqueeze(1))
+    return kl, top.squeeze(1) + total.log(), total.reciprocal(), codes

@@ -10,7 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_eve.models.tokenizers.codebook import Codebook
-from lit_eve.models.tokenizers.gradients import Estimator, rotation_trick, straight_through
+from lit_eve.models.tokenizers.gradients import (
+    Estimator,
+    rotation_trick,
+    straight_through,
+    straight_through_and_distance,
+)
 from lit_eve.models.tokenizers.quantizer import (
     Grid,
     Quantized,
@@ -56,7 +61,7 @@ class VectorQuantizer(Quantizer):
             self.codebook.begin(tokens.detach())
         codes = self.codebook.nearest(tokens.detach())  # (N,)
         vectors = self.codebook(codes)  # (N, D)
-        distance = F.mse_loss(tokens, vectors.detach())
+        passed, distance = self._pass(tokens, vectors.detach())  # (N, D), scalar
         losses = {"commitment": self.commitment_weight * distance}
         losses |= self.codebook.losses(vectors, tokens)
         statistics = {
@@ -66,13 +71,18 @@ class VectorQuantizer(Quantizer):
         }
         if self.training:
             statistics["replaced_codes"] = self.codebook.observe(tokens.detach(), codes)
-        passed = self.pass_gradient(tokens, vectors.detach())  # (N, D)
         return Quantized(
             to_grid(passed, latent.shape),  # (B, D, H, W)
             codes.view(len(latent), *latent.shape[2:]),  # (B, H, W)
             losses,
             statistics,
         )
+
+    def _pass(self, tokens: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """`pass_gradient`, and the mean squared distance of tokens to codes."""
+        if self.gradient == "straight_through":
+            return straight_through_and_distance(tokens, vectors)
+        return self.pass_gradient(tokens, vectors), F.mse_loss(tokens, vectors)
 
     def pass_gradient(self, tokens: Tensor, vectors: Tensor) -> Tensor:
         """The codes' values, (N, D), with the gradient that the tokens are given."""
