@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
-from lit_eve.cli import bring, declare, track, train, use, words
+from lit_eve.cli import bring, codes, declare, track, train, use, words
 
 app = typer.Typer(
     name="lit-eve",
@@ -25,6 +25,8 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "resume": train.resume,
     "evaluate": use.evaluate,
     "generate": use.generate,
+    "encode": codes.encode,
+    "decode": codes.decode,
     "runs": track.list_runs,
     "ui": track.ui,
     "sync": track.sync,

@@ -46,6 +46,20 @@ def eve_v2(source: Source, target: Target, side: Side = None) -> None:
     _say(import_eve(source, target, "eve-v2", side=side).lines(), target)
 
 
+@app.command(name="dalle-dvae")
+def dalle_dvae(
+    encoder: Annotated[Path, typer.Argument(help="encoder.pkl, or its state dict.")],
+    decoder: Annotated[Path, typer.Argument(help="decoder.pkl, or its state dict.")],
+    target: Target,
+) -> None:
+    """DALL-E's image tokenizer as OpenAI released it; nothing in the files is executed."""
+    from lit_eve.importing.dalle_run import import_dalle_dvae
+
+    size = import_dalle_dvae(encoder, decoder, target)
+    print(f"{size.num_codes} codes of width {size.code_width}; {size.width} x {size.blocks} blocks")
+    print(f"next    lit-eve encode {target} PICTURES --to codes.safetensors")
+
+
 def _say(lines: Iterable[str], target: Path) -> None:
     terminal = console()
     for line in lines:

@@ -16,13 +16,14 @@ from torch import nn
 from lit_eve.checkpoints import newest, read_weights
 from lit_eve.evaluation.examine import question, reply
 from lit_eve.models.generation import Sampling
+from lit_eve.models.tokenizers.image_tokenizer import ImageTokenizer
 from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.running.directory import RunDirectory
-from lit_eve.running.kinds import Kind, VisionLanguage, kind_of
+from lit_eve.running.kinds import Kind, Tokenizer, VisionLanguage, kind_of
 from lit_eve.running.run import quiet
 from lit_eve.running.trainer import limit_threads
 from lit_eve.running.weights import load_weights
-from lit_eve.schema import load
+from lit_eve.schema import TokenizerExperiment, load
 
 
 def open_run(
@@ -44,11 +45,39 @@ def open_run(
     limit_threads(experiment.hardware)
     name, file = _weights(directory, list(experiment.stages), stage)
     kind = kind_of(experiment).prepare(experiment, directory, data, console)
+    return kind, name, _loaded(kind, name, file)
+
+
+def open_tokenizer(directory: RunDirectory, stage: str | None = None) -> ImageTokenizer:
+    """A tokenizer's model with the weights of a stage; its data is not touched.
+
+    Args:
+        directory: the run.
+        stage: whose weights; None: the last stage that has any, finished or not.
+
+    Raises:
+        ValueError: if the run is of another kind, or has no weights.
+    """
+    experiment = load(directory.experiment_file)
+    if not isinstance(experiment, TokenizerExperiment):
+        raise ValueError(
+            f"{experiment.name} is of type {experiment.model.type}: only image tokenizers turn "
+            "pictures into codes. Name a run of one."
+        )
+    limit_threads(experiment.hardware)
+    name, file = _weights(directory, list(experiment.stages), stage)
+    kind = Tokenizer(experiment, directory, {}, Console(quiet=True))
+    model: ImageTokenizer = _loaded(kind, name, file)
+    return model
+
+
+def _loaded(kind: Kind[Any, Any], name: str, file: Path) -> Any:
+    """The model with weights from a file of a stage, on the device there is."""
     model = kind.model(weights=False)
-    final = file == directory.weights(name)
+    final = file == kind.directory.weights(name)
     load_weights(model, read_weights(file) if final else kind.final_weights(file), file)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return kind, name, model.to(device).eval()
+    return model.to(device).eval()
 
 
 def _weights(directory: RunDirectory, stages: Sequence[str], stage: str | None) -> tuple[str, Path]:

@@ -27,6 +27,9 @@ from lit_eve.models.tokenizers.quantizer import Grid
 
 FORMAT = "lit-eve codes 1"
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""Endings of the files that are taken from a folder."""
+
 Fit = Literal["exact", "crop", "resize"]
 """Sizes that do not divide into cells: an error, cut off evenly, or changed to the nearest."""
 
@@ -157,6 +160,26 @@ def load_codes(path: Path) -> EncodedImages:
         codes,
         metadata["tokenizer"],
     )
+
+
+def pictures_in(places: Sequence[Path]) -> list[Path]:
+    """Picture files: those that are named, and all in folders that are, by name.
+
+    Raises:
+        ValueError: if a place is not there, or a folder holds no pictures.
+    """
+    found: list[Path] = []
+    for place in places:
+        inside = [place]
+        if place.is_dir():
+            inside = [f for f in sorted(place.rglob("*")) if f.suffix.lower() in SUFFIXES]
+        if not inside or not inside[0].is_file():
+            raise ValueError(
+                f"{place} is no picture and no folder of pictures ({', '.join(SUFFIXES)}): "
+                "there is nothing to encode."
+            )
+        found += inside
+    return found
 
 
 def read_image(path: Path, stride: int, fit: Fit = "exact") -> Tensor:

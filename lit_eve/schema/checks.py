@@ -85,6 +85,14 @@ def _no_blocks(experiment: Experiment, what: str) -> Iterator[Finding]:
 
 
 def _tokenizer(experiment: TokenizerExperiment) -> Iterator[Finding]:
+    for name, change in experiment.stages.items():
+        if isinstance(change, Transform) and change.do == "copy":
+            yield Finding(
+                ("stages", name, "do"),
+                "an image tokenizer has no weights to copy from one part to another",
+                "Write `do: load`, or train.",
+                (("model", "type"),),
+            )
     for name, stage in experiment.trained.items():
         if stage.budget.unit == "tokens":
             yield Finding(

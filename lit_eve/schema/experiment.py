@@ -27,6 +27,7 @@ from lit_eve.schema.training import (
     LanguageStage,
     Stage,
     TextStage,
+    TokenizerOrTransform,
     TokenizerStage,
     Transform,
 )
@@ -106,15 +107,16 @@ class TokenizerExperiment(Experiment):
 
     model: ImageTokenizer
     """What is trained."""
-    stages: Named[TokenizerStage] = Field(min_length=1)
+    stages: Named[TokenizerOrTransform] = Field(min_length=1)
     """Stages by name, run in this order."""
     evaluate: TokenizerEvaluation = TokenizerEvaluation()
     """How learning is looked at."""
 
     @property
     def trained(self) -> Mapping[str, TokenizerStage]:
-        """All stages."""
-        return self.stages
+        """The stages that train, by name, in their order."""
+        stages = self.stages.items()
+        return {name: stage for name, stage in stages if isinstance(stage, TokenizerStage)}
 
 
 class TextExperiment(Experiment):

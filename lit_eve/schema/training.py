@@ -153,3 +153,10 @@ class TokenizerStage(Stage):
 
     task: Literal["tokenizer"]
     """tokenizer: the same picture again."""
+
+
+TokenizerOrTransform = Annotated[
+    Annotated[TokenizerStage, Tag("<train>")] | Annotated[Transform, Tag("<do>")],
+    Discriminator(_kind_of_stage),
+]
+"""A stage of an image tokenizer: a training, or weights from a file (`do: load`)."""

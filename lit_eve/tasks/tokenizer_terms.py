@@ -121,8 +121,8 @@ class AdversarialTerm:
                 "discriminator": on * hinge(real_scores, fake_scores),
             },
             {
-                "adversarial/adaptive_weight": scale,
-                "adversarial/score_real": real_scores.mean(),
-                "adversarial/score_fake": fake_scores.mean(),
+                "train/adaptive_weight": scale,
+                "train/score_real": real_scores.mean(),
+                "train/score_fake": fake_scores.mean(),
             },
         )

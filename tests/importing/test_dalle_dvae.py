@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_eve.evaluation.evaluate import open_tokenizer
 from lit_eve.importing.dalle_dvae import build, read_released, size_of
+from lit_eve.importing.dalle_run import import_dalle_dvae
 from lit_eve.models.tokenizers.dalle import DalleDecoder, DalleEncoder
+from lit_eve.running.directory import RunDirectory
 
 WIDTH, BLOCKS, CODES, CODE_WIDTH = 4, 2, 10, 6
 
@@ -151,3 +154,18 @@ def test_missing_and_foreign_tensors_are_refused(
     encoder["blocks.extra.w"] = lost
     with pytest.raises(ValueError, match=r"left over \['encoder.blocks.extra.w'\]"):
         build(encoder, decoder)
+
+
+def test_an_import_is_a_folder_that_encodes(
+    ours: tuple[DalleEncoder, DalleDecoder], tmp_path: Path
+) -> None:
+    for name, module in zip(("encoder", "decoder"), ours, strict=True):
+        save_file(module.state_dict(), tmp_path / f"{name}.safetensors")
+    files = tmp_path / "encoder.safetensors", tmp_path / "decoder.safetensors"
+    size = import_dalle_dvae(*files, tmp_path / "dvae")
+    assert (size.num_codes, size.blocks) == (CODES, BLOCKS)
+    image = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    model = open_tokenizer(RunDirectory(tmp_path / "dvae"))
+    assert torch.equal(model.encode(image), build(*map(load_file, files)).encode(image))
+    with pytest.raises(ValueError, match="an import does not overwrite"):
+        import_dalle_dvae(*files, tmp_path / "dvae")

@@ -215,8 +215,15 @@ def _rooms(scores: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
 def _posterior(
     scores: Tensor, excess: Tensor, odds: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of every row of (C, K): KL to uniform, log of the sum of exponentials, best code's
-    probability, and best code. The other arguments are room to work in.
+    """What is known of every row of (C, K) without noise.
+
+    Args:
+        scores: the rows.
+        excess: room to work in, like `scores`.
+        odds: more of it.
+
+    Returns:
+        KL to uniform, log of the sum of exponentials, probability of the best code, that code.
     """
     codes = best_column(scores)
     top = scores.gather(1, codes.unsqueeze(1))  # (C, 1)

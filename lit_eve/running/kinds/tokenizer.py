@@ -38,6 +38,8 @@ from lit_eve_data.working import ALONE, Share
 
 HELD_OUT_IMAGES = 1_024
 """Most held-out images that are rebuilt at a validation, shared by the datasets of a stage."""
+EXAMINED = 16
+"""Pictures at a time when weights are examined that no stage of the run has trained."""
 
 
 @dataclass(frozen=True)
@@ -141,19 +143,21 @@ class Tokenizer(Kind[TokenizerExperiment, ImageTokenizer]):
         self, name: str, model: ImageTokenizer, limit: int | None = None
     ) -> dict[str, float]:
         """Quality and use of codes on test pictures; `limit` of each dataset."""
-        stage = self.experiment.trained[name]
+        trained = self.experiment.trained.get(name)
+        names = list(self.datasets if trained is None else trained.data)
+        batch = EXAMINED if trained is None else trained.batch
         device = next(model.parameters()).device
         whole, found = self._scores(model, device), dict[str, float]()
         with progress_line(self.console, f"{name}: held-out", "batches") as bar, evaluating(model):
-            for data in stage.data:
+            for data in names:
                 own = self._scores(model, device)
-                held = self._pass(data, "test", stage.batch, limit, _share())
-                for number, batch in enumerate(held, 1):
-                    measured = own.measure(model, batch.pixels.to(device))
+                held = self._pass(data, "test", batch, limit, _share())
+                for number, images in enumerate(held, 1):
+                    measured = own.measure(model, images.pixels.to(device))
                     own.add(measured)
                     whole.add(measured)
                     bar(number, len(held))
-                if len(stage.data) > 1:
+                if len(names) > 1:
                     values = own.compute()
                     found |= {f"{data}/{key}": float(values[key]) for key in ("psnr", "ssim")}
         return {key: float(value) for key, value in whole.compute().items()} | found
