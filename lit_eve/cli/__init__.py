@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
-from lit_eve.cli import bring, codes, declare, track, train, use, words
+from lit_eve.cli import bring, codes, compare, declare, track, train, use, words
 
 app = typer.Typer(
     name="lit-eve",
@@ -28,6 +28,8 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "encode": codes.encode,
     "decode": codes.decode,
     "runs": track.list_runs,
+    "diff": compare.diff,
+    "table": compare.table,
     "ui": track.ui,
     "sync": track.sync,
     "schema": declare.schema,
