@@ -102,7 +102,7 @@ def test_imports_follow_the_arrows(module: str, path: Path) -> None:
         ("lit_eve_data.loader", "from lit_eve.models.splice import splice"),
         ("lit_eve_callbacks.schedules", "import lit_eve_data.batches"),
         ("lit_eve.models.splice", "from lit_eve.schema import load"),
-        ("lit_eve.schema.base", "from lit_eve.assemble import encoder_free"),
+        ("lit_eve.schema.base", "from lit_eve.assemble import vision_language"),
         ("lit_eve.tasks.language", "from lit_eve_data.loader import PackedLoader"),
     ],
 )

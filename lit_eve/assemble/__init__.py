@@ -5,13 +5,18 @@ The only room that knows every other. A class gets plain arguments; it never see
 
 from lit_eve.assemble.data import dataset, text, view
 from lit_eve.assemble.training import adamw, number, rates, task
-from lit_eve.assemble.vision_language import cutter, encoder_free, on_meta, teacher, teacher_width
+from lit_eve.assemble.vision_language import (
+    cutter,
+    on_meta,
+    teacher,
+    teacher_width,
+    vision_language,
+)
 
 __all__ = [
     "adamw",
     "cutter",
     "dataset",
-    "encoder_free",
     "number",
     "on_meta",
     "rates",
@@ -20,4 +25,5 @@ __all__ = [
     "teacher_width",
     "text",
     "view",
+    "vision_language",
 ]

@@ -12,7 +12,7 @@ from filelock import FileLock
 from lit_eve.assemble.addresses import name_or_path
 from lit_eve.schema import datasets, language_models
 from lit_eve.schema.foundations import Contrastive, TextModel
-from lit_eve.schema.models import EncoderFree
+from lit_eve.schema.models import EncoderFree, EncoderModel
 from lit_eve_data.prepare import Progress, prepare_scenes
 from lit_eve_data.reading import RecordStore, RecordView
 from lit_eve_data.scenes import ScenesOptions
@@ -22,7 +22,7 @@ from lit_eve_data.vocabulary import bytes_text, pretrained_text, train_text
 TEXTS = 4_000
 """Samples of each dataset that a text tokenizer is trained on."""
 
-HasText = EncoderFree | TextModel | Contrastive
+HasText = EncoderFree | EncoderModel | TextModel | Contrastive
 """A model that reads text."""
 Options = Any
 """A block of the schema; each function of a table knows its own class."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPConfig, CLIPImageProcessor
 
-from lit_eve.assemble.vision_language import LANGUAGE_MODELS
+from lit_eve.assemble.vision_language import LANGUAGE_MODELS, NO_SHAPES
 from lit_eve.models.contrastive import ContrastiveModel
 from lit_eve.models.text_model import TextModel
 from lit_eve.schema import foundations
@@ -23,7 +23,7 @@ def text_model(options: foundations.TextModel, num_tokens: int, weights: bool = 
         weights: read a pretrained decoder's weights; without, only its shape.
     """
     decoder = options.language_model
-    return TextModel(LANGUAGE_MODELS[decoder.type](decoder, num_tokens, weights))
+    return TextModel(LANGUAGE_MODELS[decoder.type](decoder, num_tokens, weights, NO_SHAPES))
 
 
 def contrastive(options: foundations.Contrastive, text: ChatText) -> ContrastiveModel:

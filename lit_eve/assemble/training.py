@@ -6,6 +6,7 @@ from lit_eve.assemble.vision_language import teacher
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.schema import VisionLanguageExperiment
+from lit_eve.schema.models import EncoderFree
 from lit_eve.schema.schedules import Schedule, TrainPart
 from lit_eve.schema.training import AdamW, LanguageStage, Stage
 from lit_eve.tasks.alignment import Aligning, AlignmentTask
@@ -53,6 +54,7 @@ def task(
         return LanguageTask(model, rates(stage, steps), options, language)
     assert loss.alignment is not None  # the experiment file was checked
     assert isinstance(model, EncoderFreeVLM)
+    assert isinstance(experiment.model, EncoderFree)
     aligning = Aligning(
         teacher(experiment.model, model.patch_embedding),
         number(loss.alignment.weight, steps),

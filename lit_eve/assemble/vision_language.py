@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from transformers import AutoConfig, ViTConfig
+from transformers import AutoConfig, PretrainedConfig, ViTConfig
 
 from lit_eve.assemble.addresses import name_or_path
+from lit_eve.assemble.connectors import CONNECTORS
 from lit_eve.models.divide_and_conquer import DividedLanguageModel
+from lit_eve.models.encoder import CrossAttentionVLM, EncoderVLM
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.language_model import LanguageModel
 from lit_eve.models.patch_alignment import PatchAlignment
@@ -20,8 +23,10 @@ from lit_eve.models.patch_embedding import (
     PatchEmbedding,
 )
 from lit_eve.models.teacher import Normalisation, Teacher
-from lit_eve.schema import alignments, images, language_models, patch_embeddings
-from lit_eve.schema.models import EncoderFree
+from lit_eve.models.vision_encoder import VisionEncoder
+from lit_eve.models.vision_language import VisionLanguageModel
+from lit_eve.schema import alignments, encoders, images, language_models, patch_embeddings
+from lit_eve.schema.models import EncoderFree, EncoderModel, VisionLanguage
 from lit_eve_data.batches import ImageLayout
 from lit_eve_data.images import Area, ImageCutter, LongestEdge, Native, SizePolicy, Square
 
@@ -29,7 +34,14 @@ Options = Any
 """A block of the schema; each function of a table knows its own class."""
 
 
-def _llama(options: language_models.Llama, num_tokens: int, weights: bool) -> LanguageModel:
+Shapes = Mapping[str, PretrainedConfig]
+"""Settings of pretrained models by the address in the file; read from there if missing."""
+NO_SHAPES: Shapes = MappingProxyType({})
+
+
+def _llama(
+    options: language_models.Llama, num_tokens: int, weights: bool, shapes: Shapes
+) -> LanguageModel:
     return LanguageModel.llama(
         num_tokens,
         options.width,
@@ -44,13 +56,15 @@ def _llama(options: language_models.Llama, num_tokens: int, weights: bool) -> La
 
 
 def _pretrained(
-    options: language_models.Pretrained, num_tokens: int, weights: bool
+    options: language_models.Pretrained, num_tokens: int, weights: bool, shapes: Shapes
 ) -> LanguageModel:
+    if options.source in shapes:
+        return LanguageModel.shaped_like(shapes[options.source])
     source = name_or_path(options.source.resolved())
     return LanguageModel.pretrained(source) if weights else LanguageModel.shaped_like(source)
 
 
-LANGUAGE_MODELS: Mapping[str, Callable[[Options, int, bool], LanguageModel]] = {
+LANGUAGE_MODELS: Mapping[str, Callable[[Options, int, bool, Shapes], LanguageModel]] = {
     "llama": _llama,
     "pretrained": _pretrained,
 }
@@ -75,24 +89,79 @@ PATCH_EMBEDDINGS: Mapping[str, Callable[[Options, int], PatchEmbedding]] = {
 }
 
 
-def encoder_free(options: EncoderFree, num_tokens: int, weights: bool = True) -> EncoderFreeVLM:
+def vision_language(
+    options: VisionLanguage,
+    num_tokens: int,
+    weights: bool = True,
+    shapes: Shapes = NO_SHAPES,
+) -> VisionLanguageModel:
     """The model of an experiment.
 
     Args:
         options: its block in the file.
         num_tokens: size of the text tokenizer's vocabulary.
-        weights: read a pretrained decoder's weights; without, only its shape.
+        weights: read what is pretrained with its weights; without, only its shape.
+        shapes: see `Shapes`; what stands there gets no weights.
     """
     decoder = options.language_model
-    language_model = LANGUAGE_MODELS[decoder.type](decoder, num_tokens, weights)
+    language_model = LANGUAGE_MODELS[decoder.type](decoder, num_tokens, weights, shapes)
     if decoder.divide is not None:
         language_model = DividedLanguageModel(language_model, decoder.divide)
+    if isinstance(options, EncoderModel):
+        return _encoder(options, language_model, weights, shapes)
+    return _encoder_free(options, language_model)
+
+
+def _encoder_free(options: EncoderFree, language_model: LanguageModel) -> EncoderFreeVLM:
     embedding = options.patch_embedding
     return EncoderFreeVLM(
         language_model,
         PATCH_EMBEDDINGS[embedding.type](embedding, language_model.width),
         _patch_alignment(options, language_model),
     )
+
+
+def _vit(
+    options: encoders.VitEncoder, given: Normalisation, weights: bool, shapes: Shapes
+) -> VisionEncoder:
+    config = ViTConfig(
+        hidden_size=options.width,
+        num_hidden_layers=options.depth,
+        num_attention_heads=options.heads,
+        intermediate_size=4 * options.width,
+        image_size=options.image,
+        patch_size=options.patch,
+    )
+    return VisionEncoder.vit(config, options.layers, given)
+
+
+def _pretrained_encoder(
+    options: encoders.PretrainedEncoder, given: Normalisation, weights: bool, shapes: Shapes
+) -> VisionEncoder:
+    source = name_or_path(options.source.resolved())
+    if weights and options.source not in shapes:
+        return VisionEncoder.pretrained(source, options.layers, given)
+    shape = shapes.get(options.source) or AutoConfig.from_pretrained(source)
+    return VisionEncoder.shaped_like(shape, options.layers, given)
+
+
+VISION_ENCODERS: Mapping[str, Callable[[Options, Normalisation, bool, Shapes], VisionEncoder]] = {
+    "vit": _vit,
+    "pretrained": _pretrained_encoder,
+}
+
+
+def _encoder(
+    options: EncoderModel, decoder: LanguageModel, weights: bool, shapes: Shapes
+) -> EncoderVLM:
+    given = Normalisation(options.images.mean, options.images.std)
+    seen = options.vision_encoder
+    encoder = VISION_ENCODERS[seen.type](seen, given, weights, shapes)
+    connector = CONNECTORS[options.connector.type](options.connector, encoder, decoder.width)
+    fusion = options.fusion
+    if isinstance(fusion, encoders.CrossAttentionFusion):
+        return CrossAttentionVLM(encoder, connector, decoder, fusion.heads, fusion.every)
+    return EncoderVLM(encoder, connector, decoder)
 
 
 def _patch_alignment(options: EncoderFree, decoder: LanguageModel) -> PatchAlignment | None:
@@ -152,7 +221,7 @@ def cutter(options: images.Images, layout: ImageLayout) -> ImageCutter:
     return ImageCutter(layout, SIZES[options.size.type](options.size), options.mean, options.std)
 
 
-def on_meta(options: EncoderFree, num_tokens: int) -> EncoderFreeVLM:
+def on_meta(options: VisionLanguage, num_tokens: int) -> VisionLanguageModel:
     """The model's shape without any memory: a 7 B plan takes seconds."""
     with torch.device("meta"):
-        return encoder_free(options, num_tokens, weights=False)
+        return vision_language(options, num_tokens, weights=False)

@@ -107,13 +107,15 @@ class LanguageModel(nn.Module):
         return cls(model)
 
     @classmethod
-    def shaped_like(cls, name_or_path: str) -> Self:
+    def shaped_like(cls, source: str | PretrainedConfig) -> Self:
         """A decoder with random weights in the shape of a pretrained one; reads its config only.
 
         Args:
-            name_or_path: hub name or folder of a Hugging Face causal language model.
+            source: hub name or folder of a Hugging Face causal language model, or its config.
         """
-        return cls(_from_config(AutoConfig.from_pretrained(name_or_path)))
+        if isinstance(source, PretrainedConfig):
+            return cls(_from_config(source))
+        return cls(_from_config(AutoConfig.from_pretrained(source)))
 
     @property
     def width(self) -> int:

@@ -21,7 +21,7 @@ from lit_eve.schema.experiment import (
     VisionLanguageExperiment,
 )
 from lit_eve.schema.foundations import TextModel
-from lit_eve.schema.models import EncoderFree, Model
+from lit_eve.schema.models import EncoderFree, EncoderModel, Model, VisionLanguage
 from lit_eve.schema.problems import advise, nearest
 from lit_eve.schema.running import Hardware
 from lit_eve.schema.schedules import Schedule
@@ -64,7 +64,10 @@ def _vision_language(
     experiment: VisionLanguageExperiment, names: tuple[str, ...]
 ) -> Iterator[Finding]:
     yield from _text(experiment.model)
-    yield from _layers(experiment.model)
+    if isinstance(experiment.model, EncoderFree):
+        yield from _layers(experiment.model)
+    else:
+        yield from _hooks(experiment.model, experiment.hardware)
     yield from _alignment_used(experiment, names)
     yield from _copies(experiment)
     for name, stage in experiment.trained.items():
@@ -259,9 +262,10 @@ _ALIGNMENT = {
 
 def _alignment_parts(experiment: VisionLanguageExperiment) -> Mapping[tuple[str, str], bool]:
     """Whether each of them is there."""
+    model = experiment.model
     return {
-        ("model", "patch_alignment"): experiment.model.patch_alignment is not None,
-        ("model", "teacher"): experiment.model.teacher is not None,
+        ("model", "patch_alignment"): getattr(model, "patch_alignment", None) is not None,
+        ("model", "teacher"): getattr(model, "teacher", None) is not None,
         ("loss", "alignment"): experiment.loss.alignment is not None,
     }
 
@@ -271,6 +275,14 @@ def _alignment_has(
 ) -> Iterator[Finding]:
     """A stage that aligns has something to align with."""
     if stage.task != "alignment":
+        return
+    if isinstance(experiment.model, EncoderModel):
+        yield Finding(
+            (*path, "task"),
+            "a model with a vision encoder has no patches to align with another one",
+            "Write `task: language`.",
+            (("model", "type"),),
+        )
         return
     for (block, key), present in _alignment_parts(experiment).items():
         if not present:
@@ -312,7 +324,7 @@ def _alignment_used(
             )
 
 
-def _text(model: EncoderFree | TextModel) -> Iterator[Finding]:
+def _text(model: VisionLanguage | TextModel) -> Iterator[Finding]:
     """Exactly one text tokenizer."""
     pretrained = model.language_model.type == "pretrained"
     if model.text is None and not pretrained:
@@ -340,4 +352,15 @@ def _layers(model: EncoderFree) -> Iterator[Finding]:
             f"every {alignment.every} layers of {decoder.depth} is the last one only",
             f"Choose from 1 to {decoder.depth}.",
             (("model", "language_model"),),
+        )
+
+
+def _hooks(model: EncoderModel, hardware: Hardware) -> Iterator[Finding]:
+    """Layers that look at the image stand in front of the decoder's, which are then left alone."""
+    if model.fusion.type == "cross_attention" and hardware.activation_checkpointing:
+        yield Finding(
+            ("hardware", "activation_checkpointing"),
+            "computing the decoder's layers again would leave out what they look at",
+            "Take it out, or write `fusion: {type: splice}`.",
+            (("model", "fusion"),),
         )

@@ -10,7 +10,7 @@ from lit_eve.schema.base import Name, Named, NonNegative, Strict
 from lit_eve.schema.datasets import Dataset
 from lit_eve.schema.foundations import Contrastive, TextModel
 from lit_eve.schema.losses import Loss
-from lit_eve.schema.models import EncoderFree, Model
+from lit_eve.schema.models import Model, VisionLanguage
 from lit_eve.schema.running import (
     Checkpoint,
     Evaluation,
@@ -50,7 +50,7 @@ class Experiment(Strict):
     seed: NonNegative = 0
     """Of everything random: weights, order of the data, sampling."""
     model: Model
-    """What is trained: encoder_free, tokenizer, language_model or contrastive."""
+    """What is trained: encoder_free, encoder, tokenizer, language_model or contrastive."""
     datasets: Named[Dataset] = Field(min_length=1)
     """Datasets by name."""
     stages: Mapping[str, Stage | Transform]
@@ -86,7 +86,7 @@ class Experiment(Strict):
 class VisionLanguageExperiment(Experiment):
     """An experiment with a model that reads pictures and writes text."""
 
-    model: EncoderFree
+    model: VisionLanguage
     """What is trained."""
     loss: Loss = Loss()
     """Weights of the losses."""

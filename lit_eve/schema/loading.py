@@ -89,6 +89,7 @@ def _kind(tree: Node) -> type[Experiment]:
 
 _KINDS: Mapping[str, type[Experiment]] = {
     "encoder_free": VisionLanguageExperiment,
+    "encoder": VisionLanguageExperiment,
     "tokenizer": TokenizerExperiment,
     "language_model": TextExperiment,
     "contrastive": ContrastiveExperiment,

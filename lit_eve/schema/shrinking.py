@@ -99,6 +99,28 @@ def _encoder_free(model: Plain) -> tuple[int, Sides]:
     return cell, _sides(cell)
 
 
+def _encoder(model: Plain) -> tuple[int, Sides]:
+    """Shrink a baseline in place; gives cell and sides of the canvases it needs."""
+    seen, connector = model["vision_encoder"], model["connector"]
+    layers = [-1 - n for n in range(min(len(seen["layers"]), DEPTH))]
+    model["vision_encoder"] = {
+        "type": "vit",
+        "width": WIDTH,
+        "depth": DEPTH,
+        "heads": HEADS,
+        "patch": 8,
+        "image": 32,
+        "layers": layers,
+    }
+    limits = {"side": 2, "queries": 4, "width": WIDTH, "depth": DEPTH, "heads": HEADS, "every": 1}
+    for block in (connector, model["fusion"]):
+        block |= {key: min(block[key], limit) for key, limit in limits.items() if key in block}
+    model["language_model"] = _decoder(model["language_model"])
+    model["text"] = {"type": "bytes"}
+    model["images"]["size"] = _size(model["images"]["size"], 8)
+    return 8, _sides(8)
+
+
 def _decoder(decoder: Plain) -> Plain:
     """A small decoder in place of any."""
     small = {
@@ -156,6 +178,7 @@ def _contrastive(model: Plain) -> tuple[int, Sides]:
 
 _MODELS: Mapping[str, Callable[[Plain], tuple[int, Sides]]] = {
     "encoder_free": _encoder_free,
+    "encoder": _encoder,
     "tokenizer": _tokenizer,
     "language_model": _text_model,
     "contrastive": _contrastive,

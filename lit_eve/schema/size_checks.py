@@ -10,8 +10,7 @@ from lit_eve.schema.datasets import Scenes
 from lit_eve.schema.experiment import Experiment, VisionLanguageExperiment
 from lit_eve.schema.foundations import Contrastive, TextModel
 from lit_eve.schema.images import Size
-from lit_eve.schema.models import EncoderFree
-from lit_eve.schema.patch_embeddings import num_tokens
+from lit_eve.schema.models import EncoderFree, EncoderModel
 from lit_eve.schema.tokenizers import ImageTokenizer
 from lit_eve.schema.training import LanguageStage
 
@@ -51,6 +50,7 @@ def _limit(size: Size) -> int:
 
 _CELLS = {
     "encoder_free": ("patch_embedding", "patch x pool"),
+    "encoder": ("vision_encoder", "the encoder's patch"),
     "tokenizer": ("encoder", "the encoder's stride"),
     "contrastive": ("type", "in which pictures travel"),
 }
@@ -58,7 +58,7 @@ _CELLS = {
 
 
 def _whole_cells(
-    path: Path, pixels: int, model: EncoderFree | ImageTokenizer | Contrastive
+    path: Path, pixels: int, model: EncoderFree | EncoderModel | ImageTokenizer | Contrastive
 ) -> Iterator[Finding]:
     if pixels % model.cell == 0:
         return
@@ -81,7 +81,7 @@ def _largest(experiment: VisionLanguageExperiment, stage: LanguageStage) -> tupl
         used = (experiment.datasets.get(entry.partition(".")[0]) for entry in stage.data)
         side = max((data.sides[1] for data in used if isinstance(data, Scenes)), default=0)
     rows = -(-side // model.cell)
-    return (num_tokens(model.patch_embedding, rows, rows) if side else 0), side
+    return (model.visual_tokens(rows, rows) if side else 0), side
 
 
 def room_in_rows(
@@ -91,6 +91,8 @@ def room_in_rows(
     tokens, side = _largest(experiment, stage)
     involved: tuple[Path, ...] = (
         ("model", "patch_embedding"),
+        ("model", "vision_encoder"),
+        ("model", "connector"),
         ("model", "images"),
         (*path, "size"),
         *(("datasets", entry.partition(".")[0], "sides") for entry in stage.data),

@@ -156,6 +156,7 @@ def test_v1_takes_its_patch_alignment_along_if_asked(tmp_path: Path) -> None:
     import_eve(source, tmp_path / "run", "eve-v1", alignment=True)
     experiment = load(tmp_path / "run" / "experiment.yaml")
     assert isinstance(experiment, VisionLanguageExperiment)
+    assert experiment.model.type == "encoder_free"
     aligned = experiment.model.patch_alignment
     assert aligned is not None
     assert (aligned.width, aligned.every) == (8, 4)

@@ -26,7 +26,9 @@ def model(divide: str | None) -> EncoderFreeVLM:
         language_model=Llama.model_validate(decoder),
         patch_embedding=EveV2PatchEmbedding(type="eve_v2", patch=2, pool=2, width=8),
     )
-    return assemble.encoder_free(options, num_tokens=30)
+    built = assemble.vision_language(options, num_tokens=30)
+    assert isinstance(built, EncoderFreeVLM)
+    return built
 
 
 def text_logits(vlm: EncoderFreeVLM) -> Tensor:

@@ -17,6 +17,7 @@ __all__ = ["KINDS", "Feed", "Kind", "Tokenizer", "VisionLanguage", "kind_of", "p
 
 KINDS: Mapping[str, type[Kind[Any, Any]]] = {
     "encoder_free": VisionLanguage,
+    "encoder": VisionLanguage,
     "tokenizer": Tokenizer,
     "language_model": TextOnly,
     "contrastive": ContrastiveRun,

@@ -22,7 +22,7 @@ from lit_eve.running.kinds.packed import Packed
 from lit_eve.running.progress import progress_line
 from lit_eve.schema import VisionLanguageExperiment
 from lit_eve.schema.language_models import BytesText, TrainedText
-from lit_eve.schema.models import EncoderFree
+from lit_eve.schema.models import VisionLanguage as VisionLanguageOptions
 from lit_eve.strategies import compile_blocks
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.runs import Direction
@@ -33,7 +33,7 @@ from lit_eve_data.vocabulary import bytes_text
 
 @dataclass(frozen=True)
 class VisionLanguage(Packed[VisionLanguageExperiment, VisionLanguageModel]):
-    """An encoder-free vision-language model, trained on packed rows."""
+    """A vision-language model, trained on packed rows."""
 
     objective: ClassVar[tuple[str, Direction]] = ("test/all", "maximize")
     scores_title: ClassVar[str] = "held-out answers, by generation"
@@ -73,7 +73,9 @@ class VisionLanguage(Packed[VisionLanguageExperiment, VisionLanguageModel]):
 
     def model(self, weights: bool = True) -> VisionLanguageModel:
         """With the decoder's pretrained weights, if it has any."""
-        return assemble.encoder_free(self.experiment.model, self.encoder.text.num_tokens, weights)
+        return assemble.vision_language(
+            self.experiment.model, self.encoder.text.num_tokens, weights
+        )
 
     def shape(self) -> VisionLanguageModel:
         """On the meta device."""
@@ -131,7 +133,7 @@ class VisionLanguage(Packed[VisionLanguageExperiment, VisionLanguageModel]):
         return f"{value:.1%}"
 
 
-def _vocabulary(options: EncoderFree) -> int:
+def _vocabulary(options: VisionLanguageOptions) -> int:
     match options.text:
         case TrainedText(vocabulary=size):
             return size
