@@ -36,7 +36,7 @@ from lit_eve_data.scenes import ScenesOptions, compose, scene_random
 from lit_eve_data.text import Encoded
 
 WIDTH, DEPTH, SIDE, PATCH = 64, 2, 64, 16
-GIVEN = Normalisation((0.75,) * 3, (0.3,) * 3)
+GIVEN = Normalisation((0.75, 0.75, 0.75), (0.3, 0.3, 0.3))
 SCENES = ScenesOptions(sides=(32, 64), digits=(1, 3), glyphs=(14, 16, 20, 24))
 
 

@@ -117,7 +117,7 @@ def _experiment(target: Path, imported: Imported, images: Mapping[str, Any]) -> 
         "name": re.sub(r"[^A-Za-z0-9_-]", "-", target.name).lstrip("-_") or STAGE,
         "question": "What does this published checkpoint see?",
         "model": model,
-        "datasets": {"scenes": {"type": "scenes"}},
+        "datasets": {"scenes": {"type": "scenes", "train": 100, "val": 100, "test": 1000}},
         "stages": {STAGE: {"do": "load", "weights": str(target / STAGE / "model.safetensors")}},
     }
     if imported.patch_alignment is not None:
