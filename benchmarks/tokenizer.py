@@ -106,7 +106,9 @@ def peer(table: Tensor) -> tuple[str, Callable[[Tensor], Any]]:
     """The peer with these codes, or its algorithm if it is not installed."""
     try:
         from vector_quantize_pytorch import VectorQuantize  # type: ignore[import-not-found]
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name != "vector_quantize_pytorch":  # it is there, but something it needs is not
+            raise
         return "one-hot restatement", OneHot(table)
     made = VectorQuantize(
         dim=table.shape[1],
@@ -332,6 +334,8 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all of them if none")
     parser.add_argument("--tiny", action="store_true", help="small sizes: does it run at all?")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=Scale.repeats)
+    parser.add_argument("--codes", type=int, nargs="+", default=Scale.codes, help="of the vq part")
     parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -340,8 +344,9 @@ def main() -> None:
         measure(part, *(int(size) for size in sizes))
         return
     print(f"torch {torch.__version__}, {options.threads} threads")
+    scale = Scale(codes=tuple(options.codes), repeats=options.repeats)
     for part in options.parts or PARTS:
-        PARTS[part](TINY if options.tiny else Scale())
+        PARTS[part](TINY if options.tiny else scale)
 
 
 if __name__ == "__main__":
