@@ -126,7 +126,7 @@ def stage_state(contents: Contents, stage: str) -> dict[str, Any]:
         columns=[],
         searchFilter=f"tags.`lit_eve.running.stage` = '{stage}'",
         # Sorted by its start, a stage would be folded below its run.
-        orderByKey=f"metrics.`{metric}`" if metric else "attributes.`Run Name`",
+        orderByKey=f"metrics.`{metric}`" if metric else "tags.`mlflow.runName`",
         orderByAsc=direction == "minimize",
         compareRunCharts=charts[:MAX_CHARTS],
         compareRunSections=sections,

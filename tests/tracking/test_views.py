@@ -53,14 +53,28 @@ def test_every_chart_lies_in_a_section_that_is_there() -> None:
     [
         ("maximize val/read", "metrics.`val/read`", False),
         ("minimize val/loss", "metrics.`val/loss`", True),
-        ("maximize val/unknown", "attributes.`Run Name`", False),
-        ("", "attributes.`Run Name`", False),
+        ("maximize val/unknown", "tags.`mlflow.runName`", False),
+        ("", "tags.`mlflow.runName`", False),
     ],
 )
 def test_stages_are_sorted_by_what_makes_a_run_good(wanted: str, key: str, ascending: bool) -> None:
     contents = Contents(stages={"learn": ["val/read", "val/loss"]}, objective=wanted)
     state = stage_state(contents, "learn")
     assert (state["orderByKey"], state["orderByAsc"]) == (key, ascending)
+
+
+@pytest.mark.parametrize("wanted", ["maximize val/read", ""])
+def test_mlflow_accepts_the_order_and_the_filter_of_a_view(
+    client: MlflowClient, wanted: str
+) -> None:
+    experiment = client.create_experiment("digits")
+    stage = client.create_run(experiment, tags={"lit_eve.stage": "learn"})
+    client.log_metric(stage.info.run_id, "val/read", 0.9)
+    state = stage_state(Contents(stages={"learn": ["val/read"]}, objective=wanted), "learn")
+    found = client.search_runs(
+        [experiment], state["searchFilter"], order_by=[f"{state['orderByKey']} DESC"]
+    )
+    assert [run.info.run_id for run in found] == [stage.info.run_id]
 
 
 def test_a_view_survives_its_packing() -> None:
