@@ -32,6 +32,7 @@ ARROWS: dict[str, set[str]] = {
         "lit_eve_callbacks",
     },
     "lit_eve.tracking": set(),
+    "lit_eve.tuning": {"lit_eve.schema", "lit_eve.tracking", "lit_eve.running.directory"},
     "lit_eve.strategies": {"lit_eve.checkpoints"},
     "lit_eve.checkpoints": set(),
     "lit_eve.planning.flops": {"lit_eve.models"},
@@ -40,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "lit_eve.running.progress": set(),
     "lit_eve": {"lit_eve", "lit_eve_data", "lit_eve_callbacks"},
 }
-LIGHT = ("lit_eve.schema", "lit_eve.cli", "lit_eve.running.directory")
+LIGHT = ("lit_eve.schema", "lit_eve.cli", "lit_eve.running.directory", "lit_eve.tuning")
 HEAVY = {"torch", "lightning", "transformers", "mlflow", "litdata", "numpy"}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
-from lit_eve.cli import bring, codes, compare, declare, track, train, use, words
+from lit_eve.cli import bring, codes, compare, declare, track, train, tune, use, words
 
 app = typer.Typer(
     name="lit-eve",
@@ -23,6 +23,8 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "plan": declare.plan,
     "run": train.run,
     "resume": train.resume,
+    "search": tune.search,
+    "worker": tune.worker,
     "evaluate": use.evaluate,
     "generate": use.generate,
     "encode": codes.encode,
@@ -58,7 +60,7 @@ def _explain(error: Exception) -> int:
         terminal.print(Report("the experiment", None, error.problems).text(True), soft_wrap=True)
         return 2
     name = getattr(error, "name", None)
-    if type(error).__name__ == "RunInterrupted" and isinstance(name, str):
+    if type(error).__name__ in ("RunInterrupted", "SearchStopped") and isinstance(name, str):
         terminal.print(f"stopped by {name}; everything up to this step is saved")
         return 130 if name == "SIGINT" else 143
     terminal.print(f"[red]error[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)

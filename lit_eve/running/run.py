@@ -28,7 +28,8 @@ from lit_eve.running.transform import transform_stage
 from lit_eve.schema import Experiment, load
 from lit_eve.schema.running import MLflowTracking
 from lit_eve.tracking.environment import snapshot
-from lit_eve.tracking.runs import objective
+from lit_eve.tracking.runs import final_scores, objective
+from lit_eve.tracking.searches import card_of, end_of
 from lit_eve.tracking.shipper import Shipper, start_shipper
 from lit_eve.tracking.spool import Spool, environment_rank
 
@@ -55,6 +56,11 @@ def start(
         console: what the user sees.
     """
     experiment = load(file, overrides, tiny=tiny)
+    if experiment.search is not None:
+        raise ValueError(
+            f"{file} declares a search, which a single run would ignore. Start it with "
+            f"`lit-eve search {file}`, or run one setting from a file without `search:`."
+        )
     directory = run_directory.create(runs, experiment.name)
     run_directory.write_atomically(directory.experiment_file, experiment.to_yaml())
     directory.write_json("environment.json", snapshot())
@@ -133,9 +139,13 @@ def _stages_to_run(experiment: Experiment, directory: RunDirectory, first: str |
 def _tracked(kind: Kind[Any, Any]) -> Iterator[None]:
     """The run's own record, and the process that ships it; statuses are true in the end."""
     experiment, directory = kind.experiment, kind.directory
-    tags = {"mlflow.runName": directory.id} | objective(*kind.objective)
+    card = card_of(directory.path)
+    tags = {"mlflow.runName": directory.id if card is None else card.name}
+    tags |= objective(*kind.objective) if card is None else card.tags
     spool = Spool(directory.path / "tracking", tags=tags)
     spool.status("RUNNING")
+    if card is not None:
+        spool.params(card.params)
     spool.note(description(experiment, directory))
     for name in (EXPERIMENT_FILE, "environment.json", "plan.json"):
         spool.artifact(directory.path / name, "config")
@@ -144,9 +154,12 @@ def _tracked(kind: Kind[Any, Any]) -> Iterator[None]:
         shipper = start_shipper(directory.path, experiment.tracking.uri.resolved())
     try:
         yield
+        last = list(experiment.stages)[-1]
+        for step, values in final_scores(directory.stage(last) / "tracking"):
+            spool.metrics(values, step)
         spool.status("FINISHED")
     except (RunInterrupted, KeyboardInterrupt):
-        spool.status("KILLED")
+        spool.status(*end_of(directory.path))
         raise
     except BaseException:
         spool.status("FAILED")

@@ -20,6 +20,7 @@ from lit_eve.schema.running import (
     TokenizerEvaluation,
     Tracking,
 )
+from lit_eve.schema.searching import Search
 from lit_eve.schema.tokenizers import ImageTokenizer
 from lit_eve.schema.training import (
     ContrastiveStage,
@@ -35,7 +36,7 @@ from lit_eve.schema.writing import to_yaml
 
 _ORDER = (
     *("name", "question", "seed", "model", "loss", "datasets", "stages"),
-    *("evaluate", "checkpoint", "hardware", "tracking"),
+    *("evaluate", "checkpoint", "hardware", "tracking", "search"),
 )
 """Keys of an experiment as they are written."""
 
@@ -63,6 +64,8 @@ class Experiment(Strict):
     """The machine."""
     tracking: Tracking = MLflowTracking(type="mlflow")
     """Where runs are recorded: mlflow or none."""
+    search: Search | None = None
+    """Values to try: run by `lit-eve search`."""
 
     @property
     def trained(self) -> Mapping[str, Stage]:

@@ -24,6 +24,7 @@ from lit_eve.schema.merging import override, read, spread_defaults
 from lit_eve.schema.problems import ExperimentErrors, Problem
 from lit_eve.schema.shrinking import shrink
 from lit_eve.schema.trees import Mark, Node, planted
+from lit_eve.schema.variations import Variations
 
 
 def load(
@@ -40,10 +41,49 @@ def load(
         ExperimentErrors: with everything that is wrong with it, each with its place.
     """
     problems: list[Problem] = []
-    tree = override(read(FilePath(path)), overrides, problems)
-    tree = interpolate(spread_defaults(tree, problems), problems)
+    raw = override(read(FilePath(path)), overrides, problems)
+    tree = interpolate(spread_defaults(raw, problems), problems)
     experiment = build(tree, problems)
+    if experiment.search is not None:
+        faults = list(Variations(raw, experiment.search, _build_raw).problems())
+        if faults:
+            raise ExperimentErrors(_in_order(faults))
     return build(planted(shrink(experiment), tree)) if tiny else experiment
+
+
+def variations(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), tiny: bool = False
+) -> Variations:
+    """The experiment of a file as a function of what its `search:` draws.
+
+    Args:
+        path: the YAML file.
+        overrides: words such as `stages.learn.batch=64`.
+        tiny: shrink every trial, and their number.
+
+    Raises:
+        ExperimentErrors: with everything that is wrong with it.
+        ValueError: if the file declares no search.
+    """
+    experiment = load(path, overrides, tiny)
+    if experiment.search is None:
+        raise ValueError(
+            f"{path} has no `search:`, so there is nothing to draw. Add one, or train it as it is: "
+            f"lit-eve run {path}"
+        )
+    raw = override(read(FilePath(path)), overrides, [])
+    return Variations(raw, experiment.search, _build_tiny if tiny else _build_raw)
+
+
+def _build_raw(tree: Node) -> Experiment:
+    """The experiment of a tree as it was read, without its search."""
+    problems: list[Problem] = []
+    bare = tree.with_block({key: node for key, node in tree.block.items() if key != "search"})
+    return build(interpolate(spread_defaults(bare, problems), problems), problems)
+
+
+def _build_tiny(tree: Node) -> Experiment:
+    return tiny(_build_raw(tree))
 
 
 def tiny(experiment: Experiment) -> Experiment:

@@ -21,6 +21,8 @@ WIDTH = 32
 HEADS = 4
 DEPTH = 2
 CODES = 64
+TRIALS = 3
+"""Trials of a search."""
 LARGEST_CELL = 32
 
 Plain = dict[str, Any]
@@ -46,6 +48,8 @@ def shrink(experiment: Experiment) -> Plain:
             stage["size"] = _size(stage["size"], cell)
     _without_loads(plain["stages"])
     _surroundings(plain)
+    if "search" in plain:
+        _search(plain["search"])
     return plain
 
 
@@ -275,3 +279,11 @@ def _surroundings(plain: Plain) -> None:
     plain["hardware"] = {"accelerator": "cpu", "devices": 1, "workers": 0}
     if not tracking.get("uri", "sqlite:///").startswith("sqlite:///"):
         del tracking["uri"]
+
+
+def _search(search: Plain) -> None:
+    """A few trials; what a grid tries stays."""
+    if "trials" in search:
+        search["trials"] = min(search["trials"], max(TRIALS, len(search.get("first", ()))))
+    for key in ("then", "prune", "storage"):  # the best of so few would be luck
+        search.pop(key, None)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from lit_eve.tracking.batches import Sender
 from lit_eve.tracking.colours import run_colour, stage_colour
 from lit_eve.tracking.liveness import spool_folders, tracking_folder, write_atomically
+from lit_eve.tracking.searches import card_of, parent_uid
 from lit_eve.tracking.spool import EVENTS_FILE, Event, read_events
 from lit_eve.tracking.store import Store, experiment_id
 from lit_eve.tracking.views import update_views
@@ -69,6 +70,7 @@ class Delivery:
         self.num_sent = 0
         self.num_refused = 0
         self._turned = False
+        self._adopted = card_of(self.run_directory) is None
         self._routes: dict[Path, _Route] = {}
 
     def ship(self) -> int:
@@ -87,6 +89,7 @@ class Delivery:
         run = self._route(own, None)
         if run is None:
             return 0
+        self._adopt()
         self._drain(run)
         system = self._route(own / SYSTEM_FOLDER, run, shared=True)
         routes = [self._route(stage, run) for stage in stages]
@@ -103,6 +106,19 @@ class Delivery:
                 [(name, shipped.run_id, shipped.pictures) for name, shipped in shown],
             )
         return self.num_sent - before
+
+    def _adopt(self) -> None:
+        """Put a trial below its search, as soon as the store knows both."""
+        wanted = None if self._adopted else parent_uid(self.run_directory)
+        own = self._routes[tracking_folder(self.run_directory)].shipped
+        if wanted is None:
+            return
+        found = self.client.search_runs(
+            [own.experiment_id], f"tags.`{UID_TAG}` = '{wanted}'", max_results=1
+        )
+        if found:
+            self.client.set_tag(own.run_id, PARENT_TAG, found[0].info.run_id)
+            self._adopted = True
 
     def run_id(self) -> str:
         """MLflow's id of the run; empty while the store does not know it."""

@@ -60,6 +60,18 @@ def best_value(run_directory: Path, metric: str, direction: Direction) -> float 
     return max(values) if direction == "maximize" else min(values)
 
 
+def final_scores(spool_folder: Path) -> list[tuple[int, dict[str, float]]]:
+    """The last value of every held-out metric of a stage, by step: what a list of runs shows."""
+    last: dict[str, tuple[int, float]] = {}
+    for event, _ in read_events(Path(spool_folder) / EVENTS_FILE):
+        if event["k"] == "metrics":
+            for key, value in event["v"].items():
+                if key.startswith(("val/", "test/")):
+                    last[key] = (int(event["s"]), value)
+    steps = sorted({step for step, _ in last.values()})
+    return [(at, {key: v for key, (step, v) in last.items() if step == at}) for at in steps]
+
+
 def _row(directory: Path) -> RunRow | None:
     own, *stages = spool_folders(directory)
     tags: dict[str, str] = {}
