@@ -95,6 +95,7 @@ def work(plan: Plan, rank: int, size: int, port: int, result: Path) -> None:
     """One rank of one run."""
     if size > 1:
         os.environ.update(environment(rank, size, port))
+        torch.distributed.init_process_group("gloo")
     torch.set_num_threads(1)
     weights = train(plan).weights
     if rank == 0:

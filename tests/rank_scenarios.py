@@ -37,6 +37,7 @@ class Plan:
     keep: int = 20
     crash: int | None = None
     sharded_checkpoints: bool = True
+    background: bool = False
     gather_dtype: torch.dtype | None = None
     task: Callable[[float], LightningModule] = Task
     loader: Callable[[], Loader] = Loader
@@ -84,7 +85,7 @@ def train(plan: Plan) -> Result:
     options = dict(plan.options)
     if plan.directory is not None:
         callbacks.append(Checkpoints(plan.directory, plan.every, plan.keep))
-        options["plugins"] = [AtomicCheckpointIO()]
+        options["plugins"] = [AtomicCheckpointIO(plan.background)]
         options["resume"] = newest(plan.directory)
     if plan.crash is not None:
         callbacks.append(Crash(plan.crash))
@@ -94,6 +95,7 @@ def train(plan: Plan) -> Result:
             replicate=2 if plan.strategy == "hsdp" else None,
             gather_dtype=plan.gather_dtype,
             sharded_checkpoints=plan.sharded_checkpoints,
+            background=plan.background and plan.sharded_checkpoints,
         )
     strategy = build_strategy(plan.strategy, world, sharding=sharding)
     with contextlib.suppress(CrashError):

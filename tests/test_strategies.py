@@ -81,6 +81,7 @@ def test_offloading_talks_to_the_host_too() -> None:
         (lambda: build_strategy("ddp", 2, sharding=Sharding()), "ddp shards nothing"),
         (lambda: build_strategy("auto", 1, find_unused=True), "auto would ignore it"),
         (lambda: build_strategy("fsdp", 2, find_unused=True), "fsdp would ignore it"),
+        (lambda: Sharding(background=True, sharded_checkpoints=False), "by AtomicCheckpointIO"),
         (lambda: build_strategy("fsdp", 4, sharding=Sharding(replicate=2)), "use hsdp"),
         (lambda: build_strategy("hsdp", 8), "at least two copies"),
         (lambda: build_strategy("hsdp", 3, sharding=Sharding(replicate=2)), "share 3 processes"),

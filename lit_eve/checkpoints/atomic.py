@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from lit_eve.checkpoints import files
 from lit_eve.checkpoints.files import CheckpointError, FileRecord, Manifest
@@ -220,18 +221,26 @@ def _stream(checkpoint: dict[str, Any], file: Path) -> FileRecord:
     return writer.record()
 
 
-def on_host(value: Any, copies: dict[Any, Tensor] | None = None) -> Any:
-    """A copy that training cannot change: tensors on the host, shared ones still shared."""
+def on_host(value: Any, copies: dict[Any, Tensor] | None = None, shards: bool = True) -> Any:
+    """A copy that training cannot change: tensors on the host, shared ones still shared.
+
+    Args:
+        value: nested mappings, lists and tuples of anything.
+        copies: tensors that were copied already.
+        shards: copy shards too; not needed where Lightning has taken them off a device.
+    """
     copies = {} if copies is None else copies
+    if isinstance(value, DTensor):
+        return value.detach().clone() if shards else value
     if isinstance(value, Tensor):
         key = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
         if value.numel() == 0 or key not in copies:
             copies[key] = value.detach().to("cpu", copy=True)
         return copies[key]
     if isinstance(value, Mapping):
-        return {name: on_host(item, copies) for name, item in value.items()}
+        return {name: on_host(item, copies, shards) for name, item in value.items()}
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        return tuple(on_host(item, copies) for item in value)
+        return tuple(on_host(item, copies, shards) for item in value)
     if isinstance(value, list):
-        return [on_host(item, copies) for item in value]
+        return [on_host(item, copies, shards) for item in value]
     return value

@@ -104,6 +104,7 @@ class Checkpoints(Checkpoint):
                 f"Choose one of {', '.join(sorted(logged)) or 'the metrics that validation logs'}."
             )
         value = float(logged[self.best])
+        self._warn_if_fails(trainer, _finish)  # only what is whole goes on record
         if trainer.is_global_zero and self._saved_step == trainer.global_step:
             self._record_best(trainer, value)
 
@@ -112,8 +113,11 @@ class Checkpoints(Checkpoint):
         _finish(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Likewise after an exception."""
-        _finish(trainer)
+        """Likewise after an exception, of which the other ranks may know nothing."""
+        for writer in (trainer.strategy, trainer.strategy.checkpoint_io):
+            finish = getattr(writer, "finish_alone", None) or getattr(writer, "finish", None)
+            if finish is not None:
+                finish()
 
     def _record_best(self, trainer: Trainer, value: float) -> None:
         before = files.read_best(self.directory)
@@ -123,6 +127,8 @@ class Checkpoints(Checkpoint):
             best = sign * before.value
         if sign * value < best:
             name = files.checkpoint_name(trainer.global_step)
+            if not files.manifest_path(self.directory / name).is_file():
+                return
             files.write_best(self.directory, Best(name, str(self.best), value))
 
     def _save_or_warn(self, trainer: Trainer) -> None:
@@ -152,7 +158,9 @@ def _is_last_step(trainer: Trainer) -> bool:
 
 
 def _finish(trainer: Trainer) -> None:
-    """Wait for background writing, where the plugin does any."""
-    finish = getattr(trainer.strategy.checkpoint_io, "finish", None)
+    """Wait for background writing; if it failed on one rank, all of them raise."""
+    finish = getattr(trainer.strategy, "finish_saving", None) or getattr(
+        trainer.strategy.checkpoint_io, "finish", None
+    )
     if finish is not None:
         finish()

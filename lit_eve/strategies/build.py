@@ -24,7 +24,15 @@ class Sharding:
     gather_dtype: torch.dtype | None = None
     offload: bool = False
     sharded_checkpoints: bool = True
+    background: bool = False
     reduce_every_micro_batch: bool = False
+
+    def __post_init__(self) -> None:
+        if self.background and not self.sharded_checkpoints:
+            raise ValueError(
+                "background is an option of sharded checkpoints; one file for all is written in "
+                "the background by AtomicCheckpointIO(background=True)."
+            )
 
 
 def build_strategy(
@@ -73,6 +81,7 @@ def build_strategy(
         gather_dtype=sharding.gather_dtype,
         offload=sharding.offload,
         sharded_checkpoints=sharding.sharded_checkpoints,
+        background=sharding.background,
         reduce_every_micro_batch=sharding.reduce_every_micro_batch,
         timeout=timeout,
     )

@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lit_eve.strategies.saving import together
+from lit_eve.strategies.saving import finish_together, together
 
 
 class ReplicatedStrategy(DDPStrategy):
@@ -59,6 +59,14 @@ class ReplicatedStrategy(DDPStrategy):
         """
         write = super().save_checkpoint
         together(lambda: write(checkpoint, filepath, storage_options), Path(filepath))
+
+    def finish_saving(self) -> None:
+        """Wait for a checkpoint that is being written in the background.
+
+        Raises:
+            CheckpointError: on all ranks, if it could not be written.
+        """
+        finish_together(self.checkpoint_io)
 
     def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
         self._wrapped_flags = _flags(model)

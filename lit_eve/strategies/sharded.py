@@ -33,7 +33,7 @@ from lit_eve.checkpoints import files
 from lit_eve.checkpoints.atomic import checked_name
 from lit_eve.checkpoints.shards import names_with_state
 from lit_eve.strategies.blocks import unique_blocks
-from lit_eve.strategies.saving import seal, together
+from lit_eve.strategies.saving import ShardWriter, finish_together, together
 from lit_eve.strategies.weights import full_state, hand_out
 
 _STEPS = ("training_step", "validation_step", "test_step", "predict_step")
@@ -52,6 +52,8 @@ class ShardedStrategy(ModelParallelStrategy):
             None is the weights' own.
         offload: keep shards, gradients and optimizer state in host memory (CUDA only).
         sharded_checkpoints: one file per rank (a folder), or one file for all written by rank zero.
+        background: write shards in a thread, from a copy in host memory; one file for all is
+            written in the background by `AtomicCheckpointIO`.
         reduce_every_micro_batch: reduce gradients after every micro-batch of an accumulation, which
             costs traffic and saves the memory of one whole set of gradients.
         timeout: after which a rank that waits gives up.
@@ -63,6 +65,7 @@ class ShardedStrategy(ModelParallelStrategy):
         gather_dtype: torch.dtype | None = None,
         offload: bool = False,
         sharded_checkpoints: bool = True,
+        background: bool = False,
         reduce_every_micro_batch: bool = False,
         timeout: timedelta = timedelta(minutes=30),
     ) -> None:
@@ -75,6 +78,7 @@ class ShardedStrategy(ModelParallelStrategy):
         )
         self.replicate = replicate
         self.reduce_every_micro_batch = reduce_every_micro_batch
+        self._writer = ShardWriter(background)
         self._policy = MixedPrecisionPolicy(
             param_dtype=gather_dtype, reduce_dtype=torch.float32 if gather_dtype else None
         )
@@ -100,6 +104,8 @@ class ShardedStrategy(ModelParallelStrategy):
             hand_out(module, state, self.root_device)
         self.model = self.precision_plugin.convert_module(module)
         self.model_to_device()
+        offloaded = isinstance(self._offload, CPUOffloadPolicy)
+        self._writer.shards_are_copies = self.root_device.type != "cpu" and not offloaded
         self.barrier()
         fitting = trainer.state.fn == TrainerFn.FITTING
         if fitting:
@@ -149,14 +155,26 @@ class ShardedStrategy(ModelParallelStrategy):
             CheckpointError: if the checkpoint could not be written.
         """
         final = checked_name(self.broadcast(str(filepath)))
-        write = super().save_checkpoint
         if not self._save_distributed_checkpoint:
+            write = super().save_checkpoint
             together(lambda: write(checkpoint, final, storage_options), final)
             return
-        step = int(checkpoint["global_step"])
         temporary = Path(self.broadcast(str(files.temporary_beside(final))))
-        together(lambda: write(checkpoint, temporary), final)
-        seal(temporary, final, step)
+        self._writer.write(checkpoint, final, temporary)
+
+    def finish_saving(self) -> None:
+        """Wait for a checkpoint that is being written in the background.
+
+        Raises:
+            CheckpointError: on all ranks, if it could not be written.
+        """
+        self._writer.finish()
+        if not self._save_distributed_checkpoint:
+            finish_together(self.checkpoint_io)
+
+    def finish_alone(self) -> None:
+        """Likewise, without asking the other ranks: after an exception they may be gone."""
+        self._writer.finish()
 
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
@@ -170,6 +188,7 @@ class ShardedStrategy(ModelParallelStrategy):
             CheckpointError: if the checkpoint is not whole.
         """
         path = Path(self.broadcast(str(checkpoint_path)))
+        self.finish_saving()
         together(lambda: self._verify(path), path)
         parameters = dict(self._task.named_parameters())
         before = {name: parameter.requires_grad for name, parameter in parameters.items()}

@@ -53,16 +53,18 @@ def test_accumulation_reduces_once_a_step(two_ranks: RankPool) -> None:
     assert two_ranks.run(rank_faults.reductions, True) == [6, 6]
 
 
+@pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize(("sharded", "rank"), [(False, 0), (True, 0), (True, 1)])
 def test_a_full_disk_on_one_rank_is_the_same_error_on_all(
-    sharded: bool, rank: int, tmp_path: Path, two_ranks: RankPool
+    sharded: bool, rank: int, background: bool, tmp_path: Path, two_ranks: RankPool
 ) -> None:
-    results = two_ranks.run(rank_faults.save_with_a_full_disk, tmp_path, sharded, rank)
+    results = two_ranks.run(rank_faults.save_with_a_full_disk, tmp_path, sharded, background, rank)
     for message, step in results:
         assert "step-00000002.ckpt is whole" in message
         assert "make room" in message
         assert step == 3
     assert newest(tmp_path, report=pytest.fail) == tmp_path / "step-00000002.ckpt"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_rank_killed_while_saving_costs_one_interval(tmp_path: Path, two_ranks: RankPool) -> None:

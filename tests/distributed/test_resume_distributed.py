@@ -22,6 +22,7 @@ EXACT: dict[str, dict[str, Any]] = {
     "ddp": {"strategy": "ddp"},
     "fsdp, shards": {"strategy": "fsdp"},
     "fsdp, one file": {"strategy": "fsdp", "sharded_checkpoints": False},
+    "fsdp, shards in the background": {"strategy": "fsdp", "background": True},
 }
 
 
