@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from lit_eve.checkpoints import read_weights, write_weights
+from lit_eve.cli.scale import consolidate, submit
 from lit_eve.models.language_model import LanguageModel
 from lit_eve.strategies import (
     Launch,
@@ -30,6 +32,7 @@ from lit_eve.strategies.batch_size import MARGIN, largest_that_fits, predict
 from lit_eve.strategies.blocks import unique_blocks
 from lit_eve.strategies.machine import check_machine
 from lit_eve.strategies.slurm import Job, job_script
+from tests.files import QUICKSTART
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}
 SLURM = {"SLURM_NTASKS": "16", "SLURM_NTASKS_PER_NODE": "8", "SLURM_STEP_ID": "0"}
@@ -318,3 +321,29 @@ def test_more_devices_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ValueError, match=r"8 devices are asked for and 2 are there"):
         check_machine("auto", "ddp", Launch(8, 1, "lightning"), "bf16-mixed")
+
+
+def test_submit_writes_the_job_script_and_says_what_is_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["hardware={devices: 8, nodes: 2, strategy: hsdp}"]
+    submit(QUICKSTART, changes, slurm=True, runs=tmp_path, data=tmp_path)
+    said = capsys.readouterr().out
+    script = tmp_path / "quickstart" / "job.sh"
+    assert script.read_text() in said
+    assert f"next  sbatch {script}" in said
+    assert "#SBATCH --ntasks-per-node=8" in said
+    assert 'srun lit-eve resume "$LIT_EVE_RUN_DIRECTORY"' in said
+    with pytest.raises(ValueError, match=r"add hardware\.devices=8"):
+        submit(QUICKSTART, [], slurm=True, runs=tmp_path)
+    with pytest.raises(ValueError, match="add --slurm"):
+        submit(QUICKSTART, [], runs=tmp_path)
+
+
+def test_consolidate_writes_one_file_and_refuses_another_kind(tmp_path: Path) -> None:
+    source = tmp_path / "all.safetensors"
+    write_weights(source, {"model.a": torch.ones(2), "other": torch.zeros(1)})
+    consolidate(source, tmp_path / "model.safetensors")
+    assert list(read_weights(tmp_path / "model.safetensors")) == ["a"]
+    with pytest.raises(ValueError, match=r"call it model\.safetensors"):
+        consolidate(source, tmp_path / "model.pt")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
-from lit_eve.cli import bring, codes, compare, declare, track, train, tune, use, words
+from lit_eve.cli import bring, codes, compare, declare, scale, track, train, tune, use, words
 
 app = typer.Typer(
     name="lit-eve",
@@ -25,10 +25,12 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "resume": train.resume,
     "search": tune.search,
     "worker": tune.worker,
+    "submit": scale.submit,
     "evaluate": use.evaluate,
     "generate": use.generate,
     "encode": codes.encode,
     "decode": codes.decode,
+    "consolidate": scale.consolidate,
     "runs": track.list_runs,
     "diff": compare.diff,
     "table": compare.table,
