@@ -34,8 +34,16 @@ class SplitManifest:
 
     samples: int
     kinds: dict[str, int]
+    rejects: dict[str, int]
+    """Inputs that could not be used, by reason; `rejects.jsonl` of the split lists them."""
     files: dict[str, FileStamp]
     """By path below the dataset's directory, with forward slashes."""
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> SplitManifest:
+        """What `asdict` made."""
+        files = {name: FileStamp(**stamp) for name, stamp in content["files"].items()}
+        return cls(content["samples"], content["kinds"], content.get("rejects", {}), files)
 
 
 @dataclass(frozen=True)
@@ -81,14 +89,7 @@ def read_manifest(directory: Path) -> Manifest:
         content = json.loads(path.read_text())
         if content["schema"] != SCHEMA:
             raise ValueError(f"its schema is {content['schema']!r}, this program reads {SCHEMA}")
-        splits = {
-            name: SplitManifest(
-                split["samples"],
-                split["kinds"],
-                {file: FileStamp(**stamp) for file, stamp in split["files"].items()},
-            )
-            for name, split in content["splits"].items()
-        }
+        splits = {name: SplitManifest.from_json(split) for name, split in content["splits"].items()}
         manifest = Manifest(content["source"], splits)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} cannot be used: {error}. Prepare the dataset again.") from error

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from filelock import FileLock
 
@@ -46,7 +46,7 @@ def prepare_scenes(options: ScenesOptions, root: Path, progress: Progress | None
         The dataset's directory, `root/scenes-<fingerprint>`.
 
     Raises:
-        RuntimeError: if preparing failed; nothing that could be read remains.
+        RuntimeError: if preparing failed; start again to go on.
         ValueError: if a finished dataset of that name is damaged.
     """
     source = ScenesSource(options)
@@ -65,20 +65,34 @@ def prepare_photos(options: PhotosOptions, root: Path, progress: Progress | None
         The dataset's directory, `root/photos-<fingerprint>`.
 
     Raises:
-        RuntimeError: if preparing failed; nothing that could be read remains.
+        RuntimeError: if preparing failed; start again to go on.
         ValueError: if a finished dataset of that name is damaged.
     """
     source = PhotosSource(options)
     return prepare(source, root / f"photos-{fingerprint(source)}", progress)
 
 
-def prepare(source: Source, final: Path, progress: Progress | None = None) -> Path:
+def prepare(
+    source: Source,
+    final: Path,
+    progress: Progress | None = None,
+    max_rejects: float = 0.0,
+    workers: int | None = None,
+) -> Path:
     """Prepare `source` as the directory `final`, unless it is there already.
 
-    Processes that ask for the same dataset at the same time wait for the first of them.
+    Processes that ask for the same dataset at the same time wait for the first of them. What an
+    interrupted one had finished is kept beside `final`, under a name nothing reads, and continued.
+
+    Args:
+        source: what to prepare.
+        final: the dataset's directory.
+        progress: called with inputs dealt with and inputs in all.
+        max_rejects: share of the inputs that may be unusable.
+        workers: processes that make records; None uses the cores there are.
 
     Raises:
-        RuntimeError: if preparing failed; nothing that could be read remains.
+        RuntimeError: if preparing failed.
         ValueError: if `final` exists and is no whole dataset.
     """
     if (final / NAME).is_file():
@@ -89,25 +103,27 @@ def prepare(source: Source, final: Path, progress: Progress | None = None) -> Pa
         if final.exists():  # another process was faster, or something else lies there
             read_manifest(final)
             return final
-        partial = final.parent / f".{final.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
-        partial.mkdir()
-        try:
-            _run(source, partial, final, progress)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        partial = final.parent / f".{final.name}.{fingerprint(source)}.partial"
+        for other in final.parent.glob(f".{final.name}.*.partial"):
+            if other != partial:  # of the same name, but made of something else
+                shutil.rmtree(other)
+        partial.mkdir(exist_ok=True)
+        order = {
+            "source": source.description(),
+            "partial": str(partial.resolve()),
+            "final": str(final.resolve()),
+            "options": {
+                "workers": min(8, _num_cores()) if workers is None else workers,
+                "max_rejects": max_rejects,
+            },
+        }
+        _run(order, progress)
     read_manifest(final)
     return final
 
 
-def _run(source: Source, partial: Path, final: Path, progress: Progress | None) -> None:
+def _run(order: dict[str, Any], progress: Progress | None) -> None:
     """Start the writing process, follow it, and end all of it whatever happens here."""
-    order = {
-        "source": source.description(),
-        "partial": str(partial.resolve()),
-        "final": str(final.resolve()),
-        "workers": min(8, _num_cores()),
-    }
     with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryDirectory() as scratch:
         process = subprocess.Popen(
             [sys.executable, "-m", "lit_eve_data.writing"],
@@ -123,26 +139,30 @@ def _run(source: Source, partial: Path, final: Path, progress: Progress | None) 
         try:
             process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
-            _follow(process.stdout, progress)
+            said = _follow(process.stdout, progress)
             code = process.wait()
         finally:
             _end(process)
-        if code != 0 or not (final / NAME).is_file():
-            errors.seek(0)
-            last = errors.read().strip().splitlines()[-8:]
-            raise RuntimeError(
-                f"preparing {final.name} failed (exit status {code}); nothing was kept. Free disk "
-                "space or memory if that is what is missing, and start again. The process said:\n"
-                + "\n".join(last)
-            )
+        if code == 0 and Path(order["final"], NAME).is_file():
+            return
+        errors.seek(0)
+        said = said or "\n".join(errors.read().strip().splitlines()[-8:])
+        raise RuntimeError(
+            f"preparing {Path(order['final']).name} failed (exit status {code}). What was finished "
+            "is kept and is gone on with when you start again. The process said:\n"
+            f"{said or 'nothing: it was killed, perhaps because memory ran out.'}"
+        )
 
 
-def _follow(lines: IO[str], progress: Progress | None) -> None:
-    """Pass on what the process says until it closes its output."""
+def _follow(lines: IO[str], progress: Progress | None) -> str:
+    """Pass on what the process says until it closes its output; returns its last words."""
+    said = ""
     for line in lines:
         message = json.loads(line) if line.startswith("{") else {}
         if progress is not None and "done" in message:
             progress(message["done"], message["total"])
+        said = message.get("error", said)
+    return said
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -5,14 +5,18 @@ Shapes: N samples of a split, I images over all samples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 NAME = "samples.npz"
+FACTS, SIZES = "facts.bin", "sizes.bin"
+"""Where the facts are collected while a split is written."""
+FACT = np.dtype([("kind", "<u2"), ("images", "<u2"), ("characters", "<u4"), ("checksum", "<u4")])
+SIZE = np.dtype("<u4")
 
 
 @dataclass(frozen=True)
@@ -41,47 +45,29 @@ class Sidecar:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.num_images)])
 
 
-class SidecarRows:
-    """Collects the facts of samples while they are written."""
+def write_sidecar(folder: Path, kinds: Sequence[str], chunk_sizes: Sequence[int]) -> dict[str, int]:
+    """Write `samples.npz` from the facts collected in a split's folder.
 
-    def __init__(self) -> None:
-        self.kinds: list[str] = []
-        self._rows: list[tuple[int, int, int]] = []
-        self._sizes: list[tuple[int, int]] = []
+    Args:
+        folder: of the split, with `facts.bin` and `sizes.bin`.
+        kinds: what the codes in the facts stand for.
+        chunk_sizes: samples in every chunk, in order.
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def add(self, header: dict[str, Any]) -> None:
-        """Append a sample, given the header of its record."""
-        if header["kind"] not in self.kinds:
-            self.kinds.append(header["kind"])
-        characters = sum(len(turn["content"]) for turn in header["turns"])
-        self._rows.append((self.kinds.index(header["kind"]), len(header["images"]), characters))
-        self._sizes.extend((image[0], image[1]) for image in header["images"])
-
-    def counts(self) -> dict[str, int]:
-        """Samples of each kind."""
-        codes = [row[0] for row in self._rows]
-        return {kind: codes.count(number) for number, kind in enumerate(self.kinds)}
-
-    def write(self, directory: Path, chunk_sizes: list[int]) -> None:
-        """Write `samples.npz`.
-
-        Args:
-            directory: of the split.
-            chunk_sizes: samples in every chunk, in order.
-        """
-        rows = np.array(self._rows, np.int64).reshape(-1, 3)
-        np.savez(
-            directory / NAME,
-            kinds=np.array(self.kinds, np.str_),
-            kind=rows[:, 0].astype(np.uint16),
-            num_images=rows[:, 1].astype(np.uint16),
-            num_characters=rows[:, 2].astype(np.uint32),
-            sizes=np.array(self._sizes, np.uint32).reshape(-1, 2),
-            chunk=np.repeat(np.arange(len(chunk_sizes)), chunk_sizes).astype(np.uint32),
-        )
+    Returns:
+        Samples of each kind.
+    """
+    facts = np.fromfile(folder / FACTS, FACT)
+    np.savez(
+        folder / NAME,
+        kinds=np.array(kinds, np.str_),
+        kind=facts["kind"],
+        num_images=facts["images"],
+        num_characters=facts["characters"],
+        sizes=np.fromfile(folder / SIZES, SIZE).reshape(-1, 2),
+        chunk=np.repeat(np.arange(len(chunk_sizes), dtype=np.uint32), chunk_sizes),
+    )
+    counts = np.bincount(facts["kind"], minlength=len(kinds)).tolist()
+    return dict(zip(kinds, counts, strict=True))
 
 
 def read_sidecar(directory: Path) -> Sidecar:

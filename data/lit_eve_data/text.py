@@ -23,6 +23,8 @@ from lit_eve_data.records import IMAGE, Turn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TEXT = "text"
+"""Role of a turn that is no conversation but text to be learnt as it stands."""
 _CACHED = 50_000  # segments remembered; synthetic questions repeat, real text does not
 _MARKERS = "chat.json"
 
@@ -119,6 +121,8 @@ class ChatText:
     def encode(self, turns: Sequence[Turn], visual_tokens: Sequence[int]) -> Encoded:
         """A whole conversation: (system,) user, assistant, user, assistant, ...
 
+        A single turn of the role `text` is learnt as it stands, all of it supervised.
+
         Args:
             turns: `{"role": ..., "content": ...}`, with a placeholder for each image.
             visual_tokens: how many tokens each image becomes.
@@ -154,6 +158,10 @@ class ChatText:
     ) -> tuple[Encoded, bool]:
         """All turns, and whether the last of them is an answer."""
         encoded = Encoded([], [], [])
+        if len(turns) == 1 and turns[0]["role"] == TEXT:
+            encoded.ids.extend(self._segment("", turns[0]["content"], self.format.end))
+            encoded.answers.append((0, len(encoded.ids)))
+            return encoded, True
         system, pairs = self._paired(turns)
         for number, (prompt, answer) in enumerate(pairs):
             self._add_prompt(encoded, system, number, prompt, visual_tokens)

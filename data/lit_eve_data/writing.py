@@ -13,188 +13,158 @@ import os
 import signal
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
-from multiprocessing import get_context, parent_process
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lit_eve_data.manifest import (
-    INDEX,
-    Manifest,
-    SplitManifest,
-    check_index,
-    hash_file,
-    write_manifest,
-)
-from lit_eve_data.records import checksum, decode, decode_header
-from lit_eve_data.sidecar import SidecarRows
-from lit_eve_data.sources import Source, source_from
+from lit_eve_data.manifest import Manifest, SplitManifest, write_manifest
+from lit_eve_data.pool import WorkerPool
+from lit_eve_data.records import BadSampleError
+from lit_eve_data.sources import Maker, Source, source_from
+from lit_eve_data.split_writer import Reject, SplitWriter, to_disk
 
 CHUNK_BYTES = 64_000_000
 _TASK = 200  # records a worker makes at a time
-_AHEAD = 6  # tasks per worker that may be finished and waiting: bounds memory
-_source: Source  # of a worker process
+Result = bytes | Reject
+
+
+@dataclass(frozen=True)
+class WritingOptions:
+    """How a dataset is written."""
+
+    workers: int
+    """Processes that make records; 0 makes them in this one."""
+    max_rejects: float = 0.0
+    """Share of the inputs that may be unusable."""
+    chunk_bytes: int = CHUNK_BYTES
 
 
 def main() -> None:
     """Read the order from standard input, and carry it out."""
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    source = source_from(order["source"])
-    write_dataset(source, Path(order["partial"]), order["workers"], progress=_tell)
-    os.replace(order["partial"], order["final"])
+    partial = Path(order["partial"])
+    try:
+        write_dataset(
+            source_from(order["source"]), partial, WritingOptions(**order["options"]), _tell
+        )
+        os.replace(partial, order["final"])
+    except (ValueError, OSError, RuntimeError) as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+        sys.exit(1)
 
 
 def write_dataset(
     source: Source,
     directory: Path,
-    workers: int,
-    chunk_bytes: int = CHUNK_BYTES,
+    options: WritingOptions,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Write, verify and stamp all splits of a source into `directory`.
+    """Write, verify and stamp all splits of a source.
 
     Args:
         source: what to write.
-        directory: an empty one.
-        workers: processes that make records; 0 makes them here.
-        chunk_bytes: about how large a chunk file is.
-        progress: called with records written and records in all.
+        directory: an empty one, or one in which the same source was interrupted.
+        options: how.
+        progress: called with inputs dealt with and inputs in all.
+
+    Raises:
+        ValueError: if too many inputs are unusable, with the reasons.
     """
-    splits = {name: count for name, count in source.splits().items() if count}
-    total, done = sum(splits.values()), 0
-    stamped = {}
-    with _records(source, splits, workers) as blobs:
-        progress(0, total)
-        for name, count in splits.items():
-            writer = _SplitWriter(directory / name, chunk_bytes)
-            for number in range(count):
-                writer.add(number, next(blobs))
+    splits = {name: entries for name, entries in source.splits().items() if len(entries)}
+    total = sum(map(len, splits.values()))
+    progress(0, total)
+    writers = {name: SplitWriter(directory / name, options.chunk_bytes) for name in splits}
+    done = sum(writer.position for writer in writers.values())
+    tasks = (
+        [entries[place] for place in range(start, min(start + _TASK, len(entries)))]
+        for name, entries in splits.items()
+        for start in range(writers[name].position, len(entries), _TASK)
+    )
+    stamped: dict[str, SplitManifest] = {}
+    with _results(source.maker, tasks, options.workers) as results:
+        for name, entries in splits.items():
+            while writers[name].position < len(entries):
+                result = next(results)
+                writers[name].add(result)
+                if isinstance(result, Reject):
+                    _check_rejects(directory, writers, options.max_rejects * total)
                 done += 1
                 if done % _TASK == 0 or done == total:
                     progress(done, total)
-            stamped[name] = writer.close()
+            stamped[name] = writers[name].close()
+    for writer in writers.values():
+        writer.clean()
     write_manifest(directory, Manifest(source.description(), stamped))
     for path in (*directory.rglob("*"), directory):
-        _to_disk(path)
+        to_disk(path)
 
 
-class _SplitWriter:
-    """Writes the records of one split, then proves that they can be read."""
-
-    def __init__(self, folder: Path, chunk_bytes: int) -> None:
-        from litdata.streaming.writer import BinaryWriter  # type: ignore[import-untyped]  # seconds
-
-        self.folder = folder
-        self._chunks = BinaryWriter(str(folder), chunk_bytes=chunk_bytes)
-        self._rows = SidecarRows()
-        self._checksums: list[int] = []
-
-    def add(self, number: int, blob: bytes) -> None:
-        """Write one record, the next one."""
-        self._chunks.add_item(number, blob)
-        self._rows.add(decode_header(blob))
-        self._checksums.append(checksum(blob))
-
-    def close(self) -> SplitManifest:
-        """Finish the chunks, stamp the files and re-read everything."""
-        self._chunks.done()
-        self._chunks.merge(1)
-        index = json.loads((self.folder / INDEX).read_text())
-        self._rows.write(self.folder, [chunk["chunk_size"] for chunk in index["chunks"]])
-        files = {path.name: hash_file(path) for path in sorted(self.folder.iterdir())}
-        check_index(self.folder / INDEX, index, set(files))
-        self._reread()
-        stamps = {f"{self.folder.name}/{name}": stamp for name, stamp in files.items()}
-        return SplitManifest(len(self._rows), self._rows.counts(), stamps)
-
-    def _reread(self) -> None:
-        """Compare every record of the finished chunks with what was handed in."""
-        from litdata import StreamingDataset  # type: ignore[import-untyped]
-
-        chunks = StreamingDataset(str(self.folder), shuffle=False, drop_last=False, batch_decode=0)
-        if len(chunks) != len(self._checksums):
-            raise RuntimeError(f"{len(chunks)} records of {len(self._checksums)} were written")
-        for number, expected in enumerate(self._checksums):
-            blob = bytes(chunks[number])
-            decode(blob)
-            if checksum(blob) != expected:
-                raise RuntimeError(f"record {number} of {self.folder} is not the one handed in")
+def _check_rejects(directory: Path, writers: Mapping[str, SplitWriter], most: float) -> None:
+    """Stop when more inputs than `most` are unusable."""
+    counts = sum((Counter(writer.rejects) for writer in writers.values()), Counter[str]())
+    if counts.total() <= most:
+        return
+    for writer in writers.values():
+        writer.checkpoint()  # so that the report names them all
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.most_common())
+    last = next(w.last_reject for w in reversed(list(writers.values())) if w.last_reject)
+    raise ValueError(
+        f"{counts.total()} inputs cannot be used ({reasons}), more than the {most:g} allowed. One "
+        f"of them: {last.name}: {last.message} All are listed in {directory}/*/rejects.jsonl. "
+        "Allow a larger share (--max-rejects) and start again to go on; or mend the source, remove "
+        "that folder and start again."
+    )
 
 
 @contextmanager
-def _records(source: Source, splits: dict[str, int], workers: int) -> Iterator[Iterator[bytes]]:
-    """All records of all splits in order."""
-    tasks = (
-        (name, start, min(start + _TASK, count))
-        for name, count in splits.items()
-        for start in range(0, count, _TASK)
-    )
+def _results(maker: Maker, tasks: Iterator[list[Any]], workers: int) -> Iterator[Iterator[Result]]:
+    """What comes of the inputs of all tasks, in order."""
     if workers == 0:
-        yield (source.record(name, i) for name, start, stop in tasks for i in range(start, stop))
+        yield (_make_one(maker, entry) for task in tasks for entry in task)
         return
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_begin, initargs=(source.description(),)
-    ) as pool:
-        # Begun here, not when the first record is wanted: meanwhile the writer imports LitData.
-        first = deque(pool.submit(_make, *task) for task in islice(tasks, _AHEAD * workers))
-        yield _in_order(pool, first, tasks)
-
-
-def _in_order(
-    pool: ProcessPoolExecutor,
-    waiting: deque[Future[list[bytes]]],
-    tasks: Iterator[tuple[str, int, int]],
-) -> Iterator[bytes]:
-    """The results in the order of their tasks; for each one taken, one more task is begun."""
-    while waiting:
-        yield from waiting.popleft().result()
-        waiting.extend(pool.submit(_make, *task) for task in islice(tasks, 1))
-
-
-def _begin(description: dict[str, Any]) -> None:
-    """Tell a worker what it works on."""
-    global _source
-    _source = source_from(description)
-    threading.Thread(target=_end_with_writer, daemon=True).start()
-
-
-def _end_with_writer() -> None:
-    """Wait in a worker for the writing process to go away, killed for instance."""
-    writer = parent_process()
-    if writer is not None:
-        writer.join()
-        os._exit(1)
-
-
-def _make(split: str, start: int, stop: int) -> list[bytes]:
-    return [_source.record(split, index) for index in range(start, stop)]
-
-
-def _to_disk(path: Path) -> None:
-    """Make sure a crash of the machine cannot leave an empty file behind a good name."""
-    descriptor = os.open(path, os.O_RDONLY)
+    # Importing LitData takes seconds: it must not keep the first results waiting.
+    importing = threading.Thread(target=import_module, args=("litdata.streaming.writer",))
+    importing.start()
     try:
-        os.fsync(descriptor)
-    except OSError:  # some file systems cannot sync directories
-        if path.is_file():
-            raise
+        with WorkerPool(_TaskMaker(maker), tasks, workers) as pool:
+            yield (result for results in pool for result in results)
     finally:
-        os.close(descriptor)
+        importing.join()
 
 
-def _tell(done: int, total: int) -> None:
-    print(json.dumps({"done": done, "total": total}), flush=True)
+@dataclass(frozen=True)
+class _TaskMaker:
+    """Makes the records of a list of inputs; what a worker process holds."""
+
+    maker: Maker
+
+    def __call__(self, task: list[Any]) -> list[Result]:
+        return [_make_one(self.maker, entry) for entry in task]
+
+
+def _make_one(maker: Maker, entry: Any) -> Result:
+    """The record of an input, or why there is none: no input, however strange, ends the work."""
+    try:
+        return maker(entry)
+    except BadSampleError as error:
+        return Reject(maker.name(entry), error.reason, str(error))
+    except Exception as error:  # strangers' files make decoders raise anything
+        return Reject(maker.name(entry), "error", f"{type(error).__name__}: {error}")
 
 
 def _end_with_parent() -> None:
     """Wait for the parent to go away; then there is nobody to prepare for."""
     sys.stdin.read()
     os.killpg(os.getpid(), signal.SIGKILL)  # it leads a session of its own: its workers end too
+
+
+def _tell(done: int, total: int) -> None:
+    print(json.dumps({"done": done, "total": total}), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from lit_eve_data.reading import RecordStore
 from lit_eve_data.scenes import ScenesOptions
 from lit_eve_data.sources import ScenesSource
 from lit_eve_data.vocabulary import train_text
-from lit_eve_data.writing import write_dataset
+from lit_eve_data.writing import WritingOptions, write_dataset
 
 SMALL = ScenesOptions(train=300, val=60, test=20, sides=(32, 64))
 
@@ -22,7 +22,7 @@ SMALL = ScenesOptions(train=300, val=60, test=20, sides=(32, 64))
 def scenes_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prepared scenes in chunks of about 50 samples."""
     directory = tmp_path_factory.mktemp("scenes")
-    write_dataset(ScenesSource(SMALL), directory, workers=0, chunk_bytes=400_000)
+    write_dataset(ScenesSource(SMALL), directory, WritingOptions(workers=0, chunk_bytes=400_000))
     return directory
 
 

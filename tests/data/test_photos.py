@@ -8,7 +8,7 @@ import pytest
 from lit_eve_data.photos import PhotosOptions, _photos, crop
 from lit_eve_data.reading import RecordStore
 from lit_eve_data.sources import PhotosSource, source_from
-from lit_eve_data.writing import write_dataset
+from lit_eve_data.writing import WritingOptions, write_dataset
 
 OPTIONS = PhotosOptions(train=12, val=3, test=2, sides=(32, 64))
 
@@ -31,7 +31,7 @@ def test_held_out_parts_of_the_photographs_are_never_trained_on() -> None:
 
 
 def test_photos_are_prepared_like_everything_else(tmp_path: Any) -> None:
-    write_dataset(PhotosSource(OPTIONS), tmp_path, workers=0)
+    write_dataset(PhotosSource(OPTIONS), tmp_path, WritingOptions(workers=0))
     store = RecordStore(tmp_path, "val")
     assert len(store) == 3
     assert store[1].turns == []
