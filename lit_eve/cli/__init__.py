@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
-from lit_eve.cli import bring, codes, compare, declare, scale, track, train, tune, use, words
+from lit_eve.cli import bring, codes, compare, data, declare, scale, track, train, tune, use, words
 
 app = typer.Typer(
     name="lit-eve",
@@ -31,6 +31,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "encode": codes.encode,
     "decode": codes.decode,
     "consolidate": scale.consolidate,
+    "prepare": data.prepare,
     "runs": track.list_runs,
     "diff": compare.diff,
     "table": compare.table,
@@ -43,6 +44,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
 for _name, _verb in VERBS.items():
     app.command(name=_name)(_verb)
 app.add_typer(bring.app, name="import")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:
