@@ -43,6 +43,8 @@ def test_help_imports_nothing_heavy() -> None:
 def test_help_names_every_verb() -> None:
     said = run("--help").stdout
     verbs = (
+        "new",
+        "ls",
         "check",
         "plan",
         "run",

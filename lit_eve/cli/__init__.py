@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
-from lit_eve.cli import bring, codes, compare, data, declare, scale, track, train, tune, use, words
+from lit_eve.cli import bring, codes, compare, data, declare, scale, start, track, train, tune, use, words
 
 app = typer.Typer(
     name="lit-eve",
@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 
 VERBS: Mapping[str, Callable[..., None]] = {
+    "new": start.new,
+    "ls": start.ls,
     "check": declare.check,
     "plan": declare.plan,
     "run": train.run,
