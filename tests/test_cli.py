@@ -59,6 +59,10 @@ def test_help_names_every_verb() -> None:
     assert all(verb in said for verb in verbs)
 
 
+def test_help_says_every_verb_in_full() -> None:
+    assert "..." not in run("--help").stdout.partition("Commands")[2]
+
+
 def test_five_mistakes_are_reported_together(tmp_path: Path) -> None:
     text = QUICKSTART.read_text()
     for right, wrong in (

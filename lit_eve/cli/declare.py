@@ -11,7 +11,7 @@ from lit_eve.cli.words import File, Overrides, Tiny, console
 
 
 def check(file: File, overrides: Overrides = None, tiny: Tiny = False) -> None:
-    """Say whether an experiment is right, and everything that is wrong, in under a second."""
+    """Say in under a second what is wrong with an experiment file."""
     from lit_eve.schema.report import check as check_file
 
     report = check_file(file, overrides or (), tiny)
@@ -27,7 +27,7 @@ def plan(
     tiny: Tiny = False,
     devices: Annotated[int | None, typer.Option(help="Devices to plan for.")] = None,
 ) -> None:
-    """Say what an experiment will train, load, cost and leave behind, before it starts."""
+    """Say what an experiment will train, load, cost and leave."""
     from lit_eve.planning.plan import show
     from lit_eve.running.kinds import plan_file
 
@@ -38,7 +38,7 @@ def plan(
 def schema(
     to: Annotated[Path, typer.Option(help="File to write.")] = Path("experiments/schema.json"),
 ) -> None:
-    """Write the JSON Schema by which editors complete and check experiment files."""
+    """Write the JSON Schema that editors complete files with."""
     import json
 
     from lit_eve.schema.json_schema import json_schema

@@ -18,7 +18,7 @@ def ls(
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where experiment files are.")] = FOLDER,
 ) -> None:
-    """List what a file can name: models, connectors, quantizers, datasets, experiments."""
+    """List the models, connectors, quantizers, datasets, experiments."""
     from rich.table import Table
 
     from lit_eve.schema.catalogue import FAMILIES, experiments, types

@@ -17,7 +17,7 @@ def run(
     runs: Runs = RUNS,
     data: Data = DATA,
 ) -> None:
-    """Train all stages of an experiment; given a run's folder, go on with that run."""
+    """Train all stages of an experiment, or go on with a run."""
     from lit_eve.running.directory import EXPERIMENT_FILE, RunDirectory
 
     going_on = (file / EXPERIMENT_FILE).is_file()
