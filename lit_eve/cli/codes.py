@@ -60,7 +60,7 @@ def decode(
     stage: Stage = None,
     runs: Runs = RUNS,
 ) -> None:
-    """Turn a file of codes into PNG pictures, by the tokenizer that made them."""
+    """Turn a file of codes back into PNG pictures."""
     from lit_eve.running.directory import find
 
     directory = find(run, runs)
