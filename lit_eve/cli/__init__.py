@@ -7,7 +7,20 @@ from collections.abc import Callable, Mapping
 
 import typer
 
-from lit_eve.cli import bring, codes, compare, data, declare, scale, start, track, train, tune, use, words
+from lit_eve.cli import (
+    bring,
+    codes,
+    compare,
+    data,
+    declare,
+    scale,
+    start,
+    track,
+    train,
+    tune,
+    use,
+    words,
+)
 
 app = typer.Typer(
     name="lit-eve",
