@@ -38,7 +38,8 @@ ARROWS: dict[str, set[str]] = {
     "lit_eve.planning.flops": {"lit_eve.models"},
     "lit_eve.planning.memory": {"lit_eve.models"},
     "lit_eve.running.directory": set(),
-    "lit_eve.running.progress": set(),
+    "lit_eve.running.bars": set(),
+    "lit_eve.running.progress": {"lit_eve.running.bars"},
     "lit_eve": {"lit_eve", "lit_eve_data", "lit_eve_callbacks"},
 }
 LIGHT = ("lit_eve.schema", "lit_eve.cli", "lit_eve.running.directory", "lit_eve.tuning")

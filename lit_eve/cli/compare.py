@@ -15,7 +15,7 @@ def diff(
     other: Run,
     runs: Runs = RUNS,
 ) -> None:
-    """Say what differs between two runs: experiment, code, data, environment, results."""
+    """Say what differs between two runs, and in what they score."""
     from lit_eve.comparison.diff import show
     from lit_eve.comparison.reading import RecordedRun
     from lit_eve.running.directory import find
@@ -33,7 +33,7 @@ def table(
     out: Annotated[Path | None, typer.Option(help="File to write; else it is printed.")] = None,
     runs: Runs = RUNS,
 ) -> None:
-    """Write a paper's table of runs, seeds as mean and standard deviation."""
+    """Write a paper's table of runs, seeds as mean and spread."""
     from lit_eve.comparison.reading import RecordedRun
     from lit_eve.comparison.table import FORMS, rows, written
     from lit_eve.running.directory import find

@@ -38,7 +38,7 @@ def prepare(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the order, and of what is held out.")] = 0,
 ) -> None:
-    """Turn pictures and texts of others into a dataset to train on; goes on after a kill."""
+    """Turn your pictures and texts into a dataset to train on."""
     options = {
         "held_out": _share(held_out, "--held-out"),
         "limit": limit,

@@ -20,7 +20,7 @@ def submit(
     runs: Runs = RUNS,
     data: Data = DATA,
 ) -> None:
-    """Write and print a job script; preempted, the job queues itself and goes on as one run."""
+    """Write and print a job script that goes on if preempted."""
     from pathlib import PurePosixPath
 
     from lit_eve.schema import load
@@ -54,7 +54,7 @@ def consolidate(
     to: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
     prefix: Annotated[str, typer.Option(help="Start of names to keep, taken off.")] = "model.",
 ) -> None:
-    """Turn a checkpoint of any number of devices into one safetensors file, without a GPU."""
+    """Turn a checkpoint of any devices into one safetensors file."""
     if to.suffix != ".safetensors":
         raise ValueError(f"{to} would not be read as weights: call it {to.stem}.safetensors.")
     from lit_eve.checkpoints import consolidate as write

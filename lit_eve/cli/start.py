@@ -18,7 +18,7 @@ def ls(
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where experiment files are.")] = FOLDER,
 ) -> None:
-    """List the models, connectors, quantizers, datasets, experiments."""
+    """List what files can name, and the experiments there are."""
     from rich.table import Table
 
     from lit_eve.schema.catalogue import FAMILIES, experiments, types
@@ -43,7 +43,7 @@ def new(
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where to write it.")] = FOLDER,
 ) -> None:
-    """Write an experiment file to start from, every block explained."""
+    """Write a commented experiment file to start from."""
     from lit_eve.schema.starting import new_file
 
     file = new_file(name, folder, like)

@@ -22,7 +22,7 @@ def search(
     runs: Runs = RUNS,
     data: Data = DATA,
 ) -> None:
-    """Try settings of an experiment, each as a run of its own; started again, it goes on."""
+    """Try settings, each by a run; started again, it goes on."""
     from lit_eve.tuning.study import Place, Searching
 
     place = Place(file, tuple(overrides or ()), tiny, runs, data)
@@ -41,7 +41,7 @@ def worker(
     runs: Runs = RUNS,
     data: Data = DATA,
 ) -> None:
-    """Help with a search, on any machine that reaches its storage and its run folders."""
+    """Help with a search, from any machine that reaches it."""
     from lit_eve.tuning.study import Place, Searching
     from lit_eve.tuning.worker import run_worker
 

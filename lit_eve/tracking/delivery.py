@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 UID_TAG = "lit_eve.uid"
 KIND_TAG = "lit_eve.kind"
-STAGE_TAG = "lit_eve.running.stage"
+STAGE_TAG = "lit_eve.stage"
 PARENT_TAG = "mlflow.parentRunId"
 COLOUR_TAG = "mlflow.runColor"
 SYSTEM_FOLDER = "system"

@@ -124,7 +124,7 @@ def stage_state(contents: Contents, stage: str) -> dict[str, Any]:
         metric, direction = "", "maximize"
     return _state(
         columns=[],
-        searchFilter=f"tags.`lit_eve.running.stage` = '{stage}'",
+        searchFilter=f"tags.`lit_eve.stage` = '{stage}'",
         # Sorted by its start, a stage would be folded below its run.
         orderByKey=f"metrics.`{metric}`" if metric else "tags.`mlflow.runName`",
         orderByAsc=direction == "minimize",

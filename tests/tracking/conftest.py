@@ -50,7 +50,7 @@ def run_directory(tmp_path: Path) -> Path:
     own.params({"seed": 0, "model.width": 128})
     own.note("**98 %** of digits read.")
     for name in ("align", "learn"):
-        stage = Spool(run / name / "tracking", tags={"lit_eve.running.stage": name})
+        stage = Spool(run / name / "tracking", tags={"lit_eve.stage": name})
         stage.status("RUNNING")
         for step in range(10):
             stage.metrics({"train/loss": 1 / (step + 1), "perf/rate": 5.0}, step)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ def test_a_busy_process_is_seen_with_its_children(tmp_path: Path) -> None:
         try:
             sampler = SystemSampler(process.pid, tmp_path)
             for _ in range(100):
+                time.sleep(0.1)  # a share of CPU needs a while to be one, more on a busy machine
                 values = sampler.sample()
                 if values["system/process_cpu_percent"] > 5:
                     break
