@@ -41,7 +41,7 @@ def test_file_runs_when_shrunk(
     monkeypatch.setenv(RUN_VARIABLE, "")
     monkeypatch.delenv(RUN_VARIABLE)  # what the run before left for its own ranks
     if load(file).search is not None:
-        pytest.skip("`lit-eve search` runs it: tests/tuning")
+        pytest.skip("a search is started by `lit-eve search`, which no test runs to its end")
     said = io.StringIO()
     directory = run.start(
         file,
