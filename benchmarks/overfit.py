@@ -22,9 +22,9 @@ from lit_eve.assemble import tokenizers
 from lit_eve.models.tokenizers.gumbel import GumbelQuantizer
 from lit_eve.schema import TokenizerExperiment, load
 from lit_eve_callbacks.schedules import cosine
-from lit_eve_data.image_loader import ImageMaker, ImagesTask, ImageView
-from lit_eve_data.images import Native
-from lit_eve_data.reading import RecordStore
+from lit_eve_data.disk.reading import RecordStore
+from lit_eve_data.encoding.images import Native
+from lit_eve_data.loading.image_loader import ImageMaker, ImagesTask, ImageView
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "tokenizer"
 NAMES = ("dalle_dvae", "vq", "fsq", "lfq")

@@ -30,10 +30,10 @@ from lit_eve.models.patch_embedding import EvePatchEmbedding
 from lit_eve.models.resampling import cell_places, fitted_grids
 from lit_eve.models.teacher import Normalisation, Teacher
 from lit_eve_data.batches import PackedBatch
-from lit_eve_data.images import ImageCutter, Native
-from lit_eve_data.rows import Item, collate
-from lit_eve_data.scenes import ScenesOptions, compose, scene_random
-from lit_eve_data.text import Encoded
+from lit_eve_data.builtin.scenes import ScenesOptions, compose, scene_random
+from lit_eve_data.encoding.images import ImageCutter, Native
+from lit_eve_data.encoding.text import Encoded
+from lit_eve_data.packing.rows import Item, collate
 
 WIDTH, DEPTH, SIDE, PATCH = 64, 2, 64, 16
 GIVEN = Normalisation((0.75, 0.75, 0.75), (0.3, 0.3, 0.3))

@@ -23,8 +23,8 @@ from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.running.directory import RunDirectory, find
 from lit_eve.running.kinds.foundations import TextOnly
 from lit_eve.schema import TextExperiment, load
-from lit_eve_data.lengths import TextEncoder
-from lit_eve_data.vocabulary import pretrained_text
+from lit_eve_data.encoding.vocabulary import pretrained_text
+from lit_eve_data.packing.lengths import TextEncoder
 
 FOUNDATION = Path(__file__).parents[1] / "experiments" / "foundation" / "language_model.yaml"
 

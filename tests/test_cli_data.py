@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lit_eve.cli import app
-from lit_eve_data.reading import RecordStore
+from lit_eve_data.disk.reading import RecordStore
 
 
 def source(folder: Path) -> Path:

@@ -22,9 +22,9 @@ from lit_eve.running.transform import transform_stage
 from lit_eve.schema import TextExperiment, VisionLanguageExperiment, load
 from lit_eve.schema.images import Images
 from lit_eve.tracking import spool
-from lit_eve_data.images import Square
-from lit_eve_data.lengths import SampleEncoder, TextEncoder
-from lit_eve_data.vocabulary import bytes_text, pretrained_text
+from lit_eve_data.encoding.images import Square
+from lit_eve_data.encoding.vocabulary import bytes_text, pretrained_text
+from lit_eve_data.packing.lengths import SampleEncoder, TextEncoder
 
 DIVIDED = """\
 name: divided

@@ -13,11 +13,11 @@ from lit_eve.assemble.addresses import name_or_path
 from lit_eve.schema import datasets, language_models
 from lit_eve.schema.foundations import Contrastive, TextModel
 from lit_eve.schema.models import EncoderFree, EncoderModel
-from lit_eve_data.prepare import Progress, prepare_scenes
-from lit_eve_data.reading import RecordStore, RecordView
-from lit_eve_data.scenes import ScenesOptions
-from lit_eve_data.text import ChatText
-from lit_eve_data.vocabulary import bytes_text, pretrained_text, train_text
+from lit_eve_data.builtin.scenes import ScenesOptions
+from lit_eve_data.disk.reading import RecordStore, RecordView
+from lit_eve_data.encoding.text import ChatText
+from lit_eve_data.encoding.vocabulary import bytes_text, pretrained_text, train_text
+from lit_eve_data.preparing.prepare import Progress, prepare_scenes
 
 TEXTS = 4_000
 """Samples of each dataset that a text tokenizer is trained on."""

@@ -11,7 +11,7 @@ from lit_eve.assemble.vision_language import LANGUAGE_MODELS, NO_SHAPES
 from lit_eve.models.contrastive import ContrastiveModel
 from lit_eve.models.text_model import TextModel
 from lit_eve.schema import foundations
-from lit_eve_data.text import ChatText
+from lit_eve_data.encoding.text import ChatText
 
 
 def text_model(options: foundations.TextModel, num_tokens: int, weights: bool = True) -> TextModel:

@@ -28,7 +28,7 @@ from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.schema import alignments, encoders, images, language_models, patch_embeddings
 from lit_eve.schema.models import EncoderFree, EncoderModel, VisionLanguage
 from lit_eve_data.batches import ImageLayout
-from lit_eve_data.images import Area, ImageCutter, LongestEdge, Native, SizePolicy, Square
+from lit_eve_data.encoding.images import Area, ImageCutter, LongestEdge, Native, SizePolicy, Square
 
 Options = Any
 """A block of the schema; each function of a table knows its own class."""

@@ -48,9 +48,9 @@ def prepare(
     }
     most = _share(max_rejects, "--max-rejects")
     from lit_eve.running.bars import progress_line
-    from lit_eve_data.inspection import summary
-    from lit_eve_data.prepare import prepare as prepare_source
+    from lit_eve_data.preparing.prepare import prepare as prepare_source
     from lit_eve_data.sources import FileOptions, source_at
+    from lit_eve_data.viewing.inspection import summary
 
     found = source_at(source, FileOptions(**options), kind, images)  # type: ignore[arg-type]
     terminal = console()
@@ -69,7 +69,7 @@ def inspect(
     samples: Annotated[int, typer.Option(help="Samples on the page.")] = 24,
 ) -> None:
     """Count what is in a dataset: kinds, sizes, lengths, rejects; and show samples."""
-    from lit_eve_data.inspection import sample_page, summary
+    from lit_eve_data.viewing.inspection import sample_page, summary
 
     console().print(summary(directory), highlight=False, markup=False, soft_wrap=True)
     if page is None:
@@ -83,7 +83,7 @@ def inspect(
 def verify(directory: Directory) -> None:
     """Read every byte of a dataset and compare it with what was prepared."""
     from lit_eve.running.bars import progress_line
-    from lit_eve_data.manifest import verify as verify_files
+    from lit_eve_data.disk.manifest import verify as verify_files
 
     with progress_line(console(), f"verifying {directory.name}", "bytes") as bar:
         manifest = verify_files(directory, bar)

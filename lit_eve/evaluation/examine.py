@@ -14,10 +14,10 @@ from lit_eve.models.generation import Sampling, generate
 from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.pictures import Answer, answer_sheet
-from lit_eve_data.lengths import SampleEncoder
-from lit_eve_data.reading import RecordView
-from lit_eve_data.records import IMAGE, Sample, StoredImage, Turn
-from lit_eve_data.rows import Item, collate
+from lit_eve_data.disk.reading import RecordView
+from lit_eve_data.disk.records import IMAGE, Sample, StoredImage, Turn
+from lit_eve_data.packing.lengths import SampleEncoder
+from lit_eve_data.packing.rows import Item, collate
 
 SLOTS = 8_192
 """Prompt slots of one batch of generation: bounds its memory."""

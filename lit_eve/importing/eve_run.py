@@ -22,8 +22,8 @@ from lit_eve.importing.checkpoint import Report, read_config
 from lit_eve.importing.eve import CLIP, POOL, Imported, Version, convert
 from lit_eve.schema import load
 from lit_eve.schema.writing import to_yaml
-from lit_eve_data.text import ChatText
-from lit_eve_data.vocabulary import pretrained_text
+from lit_eve_data.encoding.text import ChatText
+from lit_eve_data.encoding.vocabulary import pretrained_text
 
 STAGE = "imported"
 TEACHER = "hf:openai/clip-vit-large-patch14-336"

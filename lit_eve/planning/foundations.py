@@ -21,7 +21,7 @@ from lit_eve.planning.plan import (
     rates_in_words,
 )
 from lit_eve.schema import ContrastiveExperiment, TextExperiment
-from lit_eve_data.packing import PackingPlan
+from lit_eve_data.packing.plan import PackingPlan
 
 TOKENS = 48
 """Tokens of a text, and of a caption, where the data is not there yet to be measured."""

@@ -22,7 +22,7 @@ from lit_eve.planning.plan import (
 )
 from lit_eve.schema import VisionLanguageExperiment
 from lit_eve.schema.training import LanguageStage
-from lit_eve_data.packing import PackingPlan
+from lit_eve_data.packing.plan import PackingPlan
 
 TEXT_TOKENS = 64
 """Text tokens of a sample where the data is not there yet to be measured."""

@@ -17,7 +17,7 @@ from lit_eve.strategies import builds_on_meta, usable_weights
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.spool import environment_rank
 from lit_eve_callbacks.stop_on_signal import StopOnSignal, Stopped
-from lit_eve_data.working import Share
+from lit_eve_data.loading.working import Share
 
 
 class RunInterrupted(RuntimeError):  # noqa: N818  # nothing went wrong

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from lit_eve_data.batches import ImageLayout
-from lit_eve_data.images import ImageCutter, Native
-from lit_eve_data.lengths import SampleEncoder
-from lit_eve_data.reading import RecordStore
-from lit_eve_data.scenes import ScenesOptions
+from lit_eve_data.builtin.scenes import ScenesOptions
+from lit_eve_data.disk.reading import RecordStore
+from lit_eve_data.encoding.images import ImageCutter, Native
+from lit_eve_data.encoding.vocabulary import train_text
+from lit_eve_data.packing.lengths import SampleEncoder
+from lit_eve_data.preparing.writing import WritingOptions, write_dataset
 from lit_eve_data.sources import ScenesSource
-from lit_eve_data.vocabulary import train_text
-from lit_eve_data.writing import WritingOptions, write_dataset
 
 SMALL = ScenesOptions(train=300, val=60, test=20, sides=(32, 64))
 

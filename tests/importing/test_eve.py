@@ -16,7 +16,7 @@ from lit_eve.importing.eve import convert, our_name
 from lit_eve.importing.eve_run import import_eve
 from lit_eve.models.patch_embedding import EvePatchEmbedding, EveV2PatchEmbedding
 from lit_eve.schema import VisionLanguageExperiment, load
-from lit_eve_data.vocabulary import bytes_text
+from lit_eve_data.encoding.vocabulary import bytes_text
 from tests.models.eve_plain import eve_tokens
 from tests.models.packed import pack_images
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lit_eve.evaluation.examine import Answered, scores
-from lit_eve_data.questions import facts, write
-from lit_eve_data.records import Sample
-from lit_eve_data.scenes import KINDS, ScenesOptions, compose, scene_random
+from lit_eve_data.builtin.questions import facts, write
+from lit_eve_data.builtin.scenes import KINDS, ScenesOptions, compose, scene_random
+from lit_eve_data.disk.records import Sample
 
 NAMES = {
     *("read", "count", "colour", "relation", "sum", "locate", "locate_iou", "point"),

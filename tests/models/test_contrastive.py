@@ -15,7 +15,7 @@ from lit_eve.schema.foundations import CaptionHalf, Contrastive, PictureHalf
 from lit_eve.schema.images import Images
 from lit_eve.schema.language_models import BytesText
 from lit_eve_data.batches import ImageLayout
-from lit_eve_data.vocabulary import bytes_text
+from lit_eve_data.encoding.vocabulary import bytes_text
 from tests.models.packed import Sample, pack, pack_images
 
 OPTIONS = Contrastive(

@@ -18,8 +18,8 @@ from lit_eve.schema.patch_embeddings import (
 )
 from lit_eve.schema.schedules import Curve
 from lit_eve_callbacks.schedules import CURVES
-from lit_eve_data import scenes
 from lit_eve_data.batches import ImageLayout
+from lit_eve_data.builtin import scenes
 
 
 def test_scenes_have_the_options_and_defaults_that_draw_them() -> None:

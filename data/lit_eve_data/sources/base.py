@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from lit_eve_data.validation import SMALLEST_SIDE, ImageRules
+from lit_eve_data.sources.validation import SMALLEST_SIDE, ImageRules
 
 T = TypeVar("T")
 

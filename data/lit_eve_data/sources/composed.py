@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lit_eve_data import photos, questions, scenes
-from lit_eve_data.digits import SPLITS, Split
-from lit_eve_data.photos import PhotosOptions, crop
-from lit_eve_data.records import Sample, StoredImage, encode
-from lit_eve_data.scenes import Scene, ScenesOptions, compose, scene_random
+from lit_eve_data.builtin import photos, questions, scenes
+from lit_eve_data.builtin.digits import SPLITS, Split
+from lit_eve_data.builtin.photos import PhotosOptions, crop
+from lit_eve_data.builtin.scenes import Scene, ScenesOptions, compose, scene_random
+from lit_eve_data.disk.records import Sample, StoredImage, encode
 
 Number = tuple[Split, int]
 """An input: its split and its number, whose order is already random."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lit_eve_data.records import IMAGE, BadSampleError, Sample, StoredImage, Turn, encode
-from lit_eve_data.validation import check_text, check_turns
+from lit_eve_data.disk.records import IMAGE, BadSampleError, Sample, StoredImage, Turn, encode
+from lit_eve_data.sources.validation import check_text, check_turns
 
 CAPTION_PROMPT = "Describe the image."
 _ROLES = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from lit_eve_data.sources.base import FileOptions, shuffled_splits
 from lit_eve_data.sources.conversations import conversation
-from lit_eve_data.validation import ImageRules, check_image, check_text, read_below
+from lit_eve_data.sources.validation import ImageRules, check_image, check_text, read_below
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm"}
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_eve_data.records import BadSampleError
+from lit_eve_data.disk.records import BadSampleError
 from lit_eve_data.sources.base import FileOptions, file_mark, shuffled_splits
 from lit_eve_data.sources.conversations import conversation, turns_of
-from lit_eve_data.validation import ImageRules, check_image, check_text, read_below
+from lit_eve_data.sources.validation import ImageRules, check_image, check_text, read_below
 
 Entry = tuple[int, Any]
 """The place in the file, and what stands there."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from lit_eve_data.records import BadSampleError, Turn
+from lit_eve_data.disk.records import BadSampleError, Turn
 from lit_eve_data.sources.base import FileOptions, Shuffled, file_mark
 from lit_eve_data.sources.conversations import captioned, conversation, placed, turns_of
 from lit_eve_data.sources.texts import text_record
-from lit_eve_data.validation import ImageRules, check_image, check_text
+from lit_eve_data.sources.validation import ImageRules, check_image, check_text
 
 IMAGES = ("image", "images", "jpg", "png", "img")
 TALKS = ("conversations", "messages")

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_eve_data.records import BadSampleError, Sample, encode
+from lit_eve_data.disk.records import TEXT, BadSampleError, Sample, encode
 from lit_eve_data.sources.base import FileOptions, file_mark, shuffled_splits
-from lit_eve_data.text import TEXT
-from lit_eve_data.validation import check_text
+from lit_eve_data.sources.validation import check_text
 
 LONGEST = 2_000
 """Characters of a piece: about 500 tokens, a row of moderate length."""

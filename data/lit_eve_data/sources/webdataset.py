@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lit_eve_data.records import BadSampleError
+from lit_eve_data.disk.records import BadSampleError
 from lit_eve_data.sources.base import FileOptions, file_mark, shuffled_splits
 from lit_eve_data.sources.conversations import captioned, conversation, placed, turns_of
-from lit_eve_data.validation import MOST_BYTES, ImageRules, check_image, check_text
+from lit_eve_data.sources.validation import MOST_BYTES, ImageRules, check_image, check_text
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 Member = tuple[str, int, int]

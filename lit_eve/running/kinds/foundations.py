@@ -28,9 +28,9 @@ from lit_eve.tasks.contrastive import ContrastiveTask
 from lit_eve.tasks.language import LanguageTask
 from lit_eve.tracking.runs import Direction
 from lit_eve_data.batches import PackedBatch
-from lit_eve_data.lengths import SampleEncoder, TextEncoder
-from lit_eve_data.vocabulary import bytes_text
-from lit_eve_data.working import ALONE
+from lit_eve_data.encoding.vocabulary import bytes_text
+from lit_eve_data.loading.working import ALONE
+from lit_eve_data.packing.lengths import SampleEncoder, TextEncoder
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lit_eve.running.progress import progress_line
 from lit_eve.schema import Experiment
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.runs import Direction
-from lit_eve_data.working import Share
+from lit_eve_data.loading.working import Share
 
 E = TypeVar("E", bound=Experiment)
 M = TypeVar("M", bound=nn.Module)

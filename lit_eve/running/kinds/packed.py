@@ -11,11 +11,11 @@ from lit_eve.running.feed import num_steps, num_workers
 from lit_eve.running.kinds.kind import E, Feed, Kind, M
 from lit_eve.running.progress import progress_line
 from lit_eve.schema.training import PackedStage
-from lit_eve_data.lengths import SampleEncoder
-from lit_eve_data.loader import PackedLoader
-from lit_eve_data.packing import PackingPlan
-from lit_eve_data.passes import PackedPass
-from lit_eve_data.working import Share
+from lit_eve_data.loading.loader import PackedLoader
+from lit_eve_data.loading.passes import PackedPass
+from lit_eve_data.loading.working import Share
+from lit_eve_data.packing.lengths import SampleEncoder
+from lit_eve_data.packing.plan import PackingPlan
 
 HELD_OUT_SAMPLES = 1_024
 """Most held-out samples whose loss is computed at a validation."""

@@ -32,9 +32,9 @@ from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.runs import Direction
 from lit_eve_callbacks.weight_averaging import averaged_weights
 from lit_eve_data.batches import ImageBatch
-from lit_eve_data.buckets import BucketPlan
-from lit_eve_data.image_loader import ImageLoader, ImagePass, ImageView
-from lit_eve_data.working import ALONE, Share
+from lit_eve_data.loading.image_loader import ImageLoader, ImagePass, ImageView
+from lit_eve_data.loading.working import ALONE, Share
+from lit_eve_data.packing.buckets import BucketPlan
 
 HELD_OUT_IMAGES = 1_024
 """Most held-out images that are rebuilt at a validation, shared by the datasets of a stage."""

@@ -26,9 +26,9 @@ from lit_eve.schema.models import VisionLanguage as VisionLanguageOptions
 from lit_eve.strategies import compile_blocks
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.runs import Direction
-from lit_eve_data.lengths import SampleEncoder
-from lit_eve_data.reading import RecordView
-from lit_eve_data.vocabulary import bytes_text
+from lit_eve_data.disk.reading import RecordView
+from lit_eve_data.encoding.vocabulary import bytes_text
+from lit_eve_data.packing.lengths import SampleEncoder
 
 
 @dataclass(frozen=True)

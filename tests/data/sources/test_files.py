@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from lit_eve_data.manifest import verify
-from lit_eve_data.reading import RecordStore
-from lit_eve_data.records import Sample
+from lit_eve_data.disk.manifest import verify
+from lit_eve_data.disk.reading import RecordStore
+from lit_eve_data.disk.records import Sample
+from lit_eve_data.preparing.writing import WritingOptions, write_dataset
 from lit_eve_data.sources import FileOptions, source_at, source_from
-from lit_eve_data.writing import WritingOptions, write_dataset
 
 ALL = FileOptions(held_out=0.0)
 

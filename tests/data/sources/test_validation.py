@@ -13,8 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_eve_data.records import BadSampleError
-from lit_eve_data.validation import ImageRules, check_image, check_text, check_turns, read_below
+from lit_eve_data.disk.records import BadSampleError
+from lit_eve_data.sources.validation import (
+    ImageRules,
+    check_image,
+    check_text,
+    check_turns,
+    read_below,
+)
 
 RULES = ImageRules()
 

@@ -1,0 +1,53 @@
+"""The loader of packed batches: deterministic, resumable anywhere, the same with any workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lit_eve_data.batches import PackedBatch
+from lit_eve_data.disk.reading import RecordView
+from lit_eve_data.loading.assembling import Assembler, RowsTask
+from lit_eve_data.loading.resumable import ResumableLoader
+from lit_eve_data.loading.working import ALONE, Share
+from lit_eve_data.packing.lengths import SampleEncoder
+from lit_eve_data.packing.plan import Pack, PackingPlan
+
+
+class PackedLoader(ResumableLoader[RowsTask, PackedBatch]):
+    """Packed batches of a plan, for ever, in virtual epochs of `steps` steps.
+
+    Args:
+        plan: which samples come when.
+        views: the samples, one view for each source of the plan.
+        encoder: turns samples into items.
+        steps: optimizer steps of a virtual epoch.
+        share: this process's part of a step.
+        workers: processes that read ahead; 0 reads in this one.
+
+    Raises:
+        ValueError: if a step has fewer rows than it must be shared among.
+    """
+
+    def __init__(
+        self,
+        plan: PackingPlan,
+        views: Sequence[RecordView],
+        encoder: SampleEncoder,
+        steps: int,
+        share: Share = ALONE,
+        workers: int = 0,
+    ) -> None:
+        if plan.rows_per_step < share.pieces:
+            raise ValueError(
+                f"a step has {plan.rows_per_step} rows of {plan.tokens_per_row} tokens, too few "
+                f"for {share.world} processes x {share.micro_batches} micro-batches. Raise batch, "
+                "lower tokens_per_row or use fewer devices."
+            )
+        self.plan = plan
+        make = Assembler(views, encoder, plan.tokens_per_row)
+        super().__init__(plan, self._divide, make, steps, share, workers)
+
+    def _divide(self, rows: Sequence[Pack]) -> list[RowsTask]:
+        """This process's micro-batches of a step."""
+        labels_share = max(1, self.plan.supervised(rows)) / self.share.pieces
+        return [RowsTask(piece, labels_share) for piece in self.share.of(rows)]

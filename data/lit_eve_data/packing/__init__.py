@@ -1,0 +1,1 @@
+"""Which samples share a row or a batch, and in which order: plans without reading a file."""

@@ -1,0 +1,100 @@
+"""Samples put one after another in rows: the `PackedBatch` a step works on.
+
+Shapes: R rows, T token slots a row, V visual tokens, N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lit_eve_data.batches import IGNORE, PackedBatch
+from lit_eve_data.disk.records import Pixels, Sample
+from lit_eve_data.encoding.images import ImageCutter
+from lit_eve_data.encoding.text import ChatText, Encoded
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sample ready to be put in a row."""
+
+    encoded: Encoded
+    images: list[Pixels]
+    kind: str
+
+
+def make_item(sample: Sample, text: ChatText, cutter: ImageCutter) -> Item:
+    """Tokens and pixels of a sample.
+
+    Raises:
+        ValueError: if its images cannot be decoded or its turns cannot be encoded.
+    """
+    visual = [cutter.num_tokens(image.height, image.width) for image in sample.images]
+    pixels = [image.pixels() for image in sample.images]
+    return Item(text.encode(sample.turns, visual), pixels, sample.kind)
+
+
+def collate(
+    rows: Sequence[Sequence[Item]],
+    tokens_per_row: int,
+    pad_id: int,
+    cutter: ImageCutter,
+    labels_share: float | None = None,
+    num_failed: int = 0,
+) -> PackedBatch:
+    """Put the items of each row one after another.
+
+    Args:
+        rows: the items of each row, R lists.
+        tokens_per_row: slots of a row, T.
+        pad_id: what stands at images and padding.
+        cutter: turns the images into patches.
+        labels_share: see `PackedBatch`; None: this batch is the whole step.
+        num_failed: samples that are missing here because they could not be read.
+
+    Raises:
+        ValueError: if a row's items are longer than the row.
+    """
+    shape = (len(rows), tokens_per_row)
+    ids = np.full(shape, pad_id, np.int64)
+    labels = np.full(shape, IGNORE, np.int64)
+    positions = np.empty(shape, np.int64)
+    segments = np.zeros(shape, np.int64)
+    counting = np.arange(tokens_per_row)
+    slots, samples = [np.zeros(0, np.int64)], []
+    for row, items in enumerate(rows):
+        start = 0
+        for segment, item in enumerate(items, 1):
+            stop = start + len(item.encoded)
+            if stop > tokens_per_row:
+                raise ValueError(
+                    f"row {row} needs {stop} slots or more but has {tokens_per_row}: the lengths "
+                    "it was planned with are not those of its samples. Delete the cached lengths."
+                )
+            ids[row, start:stop] = item.encoded.ids
+            positions[row, start:stop] = counting[: stop - start]
+            segments[row, start:stop] = segment
+            for first, last in item.encoded.answers:
+                span = slice(max(first, 1) + start, last + start)
+                labels[row, span] = ids[row, span]
+            base = row * tokens_per_row + start
+            slots.extend(np.arange(base + a, base + b) for a, b in item.encoded.images)
+            samples.append((row, segment))
+            start = stop
+        positions[row, start:] = counting[: tokens_per_row - start]
+    every = [item for items in rows for item in items]
+    return PackedBatch(
+        token_ids=torch.from_numpy(ids),
+        labels=torch.from_numpy(labels),
+        position_ids=torch.from_numpy(positions),
+        segment_ids=torch.from_numpy(segments),
+        images=cutter.cut([image for item in every for image in item.images]),
+        image_slots=torch.from_numpy(np.concatenate(slots)),
+        sample_segments=torch.tensor(samples, dtype=torch.int64).reshape(-1, 2),
+        kinds=tuple(item.kind for item in every),
+        labels_share=float((labels != IGNORE).sum()) if labels_share is None else labels_share,
+        num_failed=num_failed,
+    )

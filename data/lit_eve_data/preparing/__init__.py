@@ -1,0 +1,1 @@
+"""Sources to datasets, once: in processes of their own, verified, whole or not at all."""
