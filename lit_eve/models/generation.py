@@ -5,13 +5,21 @@ Shapes: N samples of the batch, R rows, T slots a row, L the longest prompt, E w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.generation.streamers import BaseStreamer
 
 from lit_eve.models.splice import splice
 from lit_eve.models.vision_language import VisionLanguageModel
@@ -56,7 +64,11 @@ class Sampling:
 
 @torch.no_grad()
 def generate(
-    model: VisionLanguageModel, prompts: PackedBatch, sampling: Sampling
+    model: VisionLanguageModel,
+    prompts: PackedBatch,
+    sampling: Sampling,
+    seeds: Sequence[int] | None = None,
+    streamer: BaseStreamer | None = None,
 ) -> list[list[int]]:
     """Continue every sample of a packed batch.
 
@@ -65,6 +77,9 @@ def generate(
         prompts: samples without their answers, packed like any batch: images of any size and
             number, or none.
         sampling: how to choose and when to stop.
+        seeds: of what is drawn for each sample, so that a sample's answer does not depend on the
+            others of its batch; `sampling.seed` and the sample's number together if left out.
+        streamer: told every token as it is chosen; for a single sample.
 
     Returns:
         New token ids of every sample, in the order of `prompts.kinds`, without the end token.
@@ -83,19 +98,17 @@ def generate(
         embeddings = rows[index] * mask[:, :, None]  # (N, L, E)
         shown = torch.zeros_like(rows[:, 0], dtype=torch.bool).index_fill(0, prompts.image_slots, 1)
         visual = (shown[index] & mask).flatten().nonzero().squeeze(1)  # (V,)
-        devices = [rows.device] if rows.device.type == "cuda" else []
         decoder = model.language_model
         positions = torch.arange(index.shape[1], device=index.device).expand_as(index)  # (N, L)
-        with (
-            torch.random.fork_rng(devices),
-            decoder.prompted(index.shape, visual),
-            model.attending(sight, visual, positions),
-        ):
-            torch.manual_seed(sampling.seed)
+        if seeds is None:
+            seeds = range(sampling.seed, sampling.seed + len(index))
+        with decoder.prompted(index.shape, visual), model.attending(sight, visual, positions):
             ids: Tensor = decoder.model.generate(  # type: ignore[operator]
                 inputs_embeds=embeddings,
                 attention_mask=mask,
                 generation_config=_generation_config(sampling),
+                logits_processor=_drawing(sampling, seeds),
+                streamer=streamer,
             )
     return [_until(sampling.end_token, answer) for answer in ids.tolist()]
 
@@ -124,14 +137,46 @@ def _check_room(longest: int, sampling: Sampling, positions: int) -> None:
 
 
 def _generation_config(sampling: Sampling) -> GenerationConfig:
-    drawing = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=sampling.max_new_tokens,
         eos_token_id=sampling.end_token,
         pad_token_id=sampling.end_token,
-        do_sample=sampling.temperature > 0,
-        **(drawing if sampling.temperature > 0 else {}),
+        do_sample=False,  # what is drawn is drawn by the processors: see `_Draw`
     )
+
+
+class _Draw(LogitsProcessor):  # type: ignore[misc]  # untyped in Transformers
+    """Scores plus Gumbel noise, whose largest is a draw from their softmax; one stream a sample.
+
+    Transformers' own sampling draws for the whole batch from one stream, so that an answer would
+    change with its neighbours.
+
+    Args:
+        seeds: of every sample.
+
+    Source:
+        Maddison et al. 2014, arXiv:1411.0030, section 2 (the Gumbel-max trick).
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(N, V) to the same; on the host, so that every device draws alike."""
+        noise = torch.empty(scores.shape, dtype=torch.float32)
+        for row, stream in zip(noise, self._streams, strict=True):
+            row.exponential_(generator=stream)
+        return scores - noise.log_().to(scores)
+
+
+def _drawing(sampling: Sampling, seeds: Sequence[int]) -> LogitsProcessorList:
+    """What stands between the decoder's scores and the choice of the largest."""
+    if sampling.temperature == 0:
+        return LogitsProcessorList()
+    warpers = [TemperatureLogitsWarper(sampling.temperature)]  # type: ignore[no-untyped-call]
+    if sampling.top_p < 1:
+        warpers.append(TopPLogitsWarper(sampling.top_p))  # type: ignore[no-untyped-call]
+    return LogitsProcessorList([*warpers, _Draw(seeds)])
 
 
 def _until(end: int, ids: list[int]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers.generation.streamers import BaseStreamer
 
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.generation import Sampling, generate
@@ -52,11 +53,51 @@ def test_batched_answers_are_those_of_the_full_forward_pass() -> None:
     assert len({tuple(answer) for answer in packed}) == len(PROMPTS)
 
 
-@pytest.mark.parametrize("sampling", [Sampling(6, END)])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(6, END), Sampling(6, END, temperature=2.0, top_p=0.9)]
+)
 def test_one_prompt_at_a_time_gives_the_same(sampling: Sampling) -> None:
-    model = tiny()
+    model, layout = tiny(), tiny().patch_embedding.layout
     together = answers(model, [PROMPTS[:2], PROMPTS[2:]], sampling)
-    assert together == [answers(model, [[prompt]], sampling)[0] for prompt in PROMPTS]
+    alone = [
+        generate(model, pack([[prompt]], layout, slots=32), sampling, seeds=[number])[0]
+        for number, prompt in enumerate(PROMPTS)
+    ]
+    assert together == alone
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    model, sampling = tiny(), Sampling(1, END, temperature=1.5, top_p=0.7)
+    layout = model.patch_embedding.layout
+    batch = pack([[PROMPTS[3]]], layout, slots=32)
+    scores = model.language_model.logits(model(batch).hidden[0, 0]).detach() / 1.5
+    order = scores.softmax(0).argsort(descending=True)
+    before = scores.softmax(0)[order].cumsum(0) - scores.softmax(0)[order]
+    kept = order[before < 0.7]
+    expected = torch.zeros(40).index_copy(0, kept, scores[kept].softmax(0))
+    rows = pack([[PROMPTS[3]]] * 4000, layout, slots=1)
+    drawn = [answer[0] if answer else END for answer in generate(model, rows, sampling)]
+    share = torch.tensor(drawn).bincount(minlength=40) / 4000
+    assert float((share - expected).abs().max()) < 4 * 0.5 / 4000**0.5  # four standard deviations
+
+
+def test_a_streamer_is_told_every_token_and_the_end() -> None:
+    class Told(BaseStreamer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.ids: list[int] = []
+            self.ended = False
+
+        def put(self, value: torch.Tensor) -> None:
+            self.ids += value.flatten().tolist()
+
+        def end(self) -> None:
+            self.ended = True
+
+    model, told = tiny(), Told()
+    batch = pack([[PROMPTS[0]]], model.patch_embedding.layout, slots=32)
+    ids = generate(model, batch, Sampling(6, END), streamer=told)[0]
+    assert told.ended
+    assert [token for token in told.ids if token != END] == ids
 
 
 def test_an_answer_stops_at_the_end_token_and_the_others_go_on() -> None:
