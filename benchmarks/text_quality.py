@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lit_eve.evaluation.evaluate import open_run
+from lit_eve.inference.opening import open_run
 from lit_eve.models.language_model import LanguageModel
 from lit_eve.models.text_model import TextModel
 from lit_eve.models.vision_language import VisionLanguageModel

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-from lit_eve.evaluation.evaluate import Request, answer, evaluate_run
+from lit_eve.evaluation.evaluate import evaluate_run
 from lit_eve.running import directory as run_directory
 from lit_eve.running import run
 from lit_eve.running.directory import RunDirectory
@@ -55,7 +54,7 @@ def test_a_run_leaves_the_experiment_the_plan_and_a_summary_of_every_stage(tiny_
 def test_the_second_stage_starts_from_the_first_ones_weights(
     tiny_run: Path, datasets: Path
 ) -> None:
-    from lit_eve.evaluation.evaluate import open_run
+    from lit_eve.inference.opening import open_run
 
     first = load_file(RunDirectory(tiny_run).weights("glimpse"))
     _, name, model = open_run(RunDirectory(tiny_run), "glimpse", datasets, silent())
@@ -119,19 +118,6 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_never_stopped(
     for name in load(stopped.experiment_file).stages:
         expected, found = load_file(straight.weights(name)), load_file(stopped.weights(name))
         assert all(torch.equal(expected[key], found[key]) for key in expected), name
-
-
-def test_a_run_can_be_asked_about_a_picture(tiny_run: Path, datasets: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (32, 48), "white").save(tmp_path / "white.png")
-    request = Request("Read the digits.", [tmp_path / "white.png"], max_new_tokens=4)
-    assert isinstance(answer(RunDirectory(tiny_run), None, datasets, request), str)
-
-
-def test_a_file_that_is_no_picture_is_named(tiny_run: Path, datasets: Path, tmp_path: Path) -> None:
-    (tmp_path / "page.png").write_text("<html>")
-    request = Request("Read.", [tmp_path / "page.png"])
-    with pytest.raises(ValueError, match=r"page\.png is no picture that can be read"):
-        answer(RunDirectory(tiny_run), None, datasets, request)
 
 
 def test_evaluation_is_kept_in_the_run(tiny_run: Path, datasets: Path) -> None:

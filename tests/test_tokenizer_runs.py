@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 from lit_eve.checkpoints import newest, read_weights
 from lit_eve.cli import codes
-from lit_eve.evaluation.evaluate import evaluate_run, open_tokenizer
+from lit_eve.evaluation.evaluate import evaluate_run
 from lit_eve.inference.encode import load_codes, pictures_in, read_image
+from lit_eve.inference.opening import open_tokenizer
 from lit_eve.running import directory as run_directory
 from lit_eve.running import run
 from lit_eve.running.directory import RunDirectory

@@ -32,8 +32,8 @@ def encode(
     from lit_eve.running.directory import find
 
     directory = find(run, runs)
-    from lit_eve.evaluation.evaluate import open_tokenizer
     from lit_eve.inference.encode import encode_files, pictures_in, save_codes
+    from lit_eve.inference.opening import open_tokenizer
     from lit_eve.running.progress import progress_line
 
     files = pictures_in(images)
@@ -64,8 +64,8 @@ def decode(
     from lit_eve.running.directory import find
 
     directory = find(run, runs)
-    from lit_eve.evaluation.evaluate import open_tokenizer
     from lit_eve.inference.encode import decode_images, load_codes
+    from lit_eve.inference.opening import open_tokenizer
     from lit_eve.running.progress import progress_line
 
     encoded = load_codes(codes)

@@ -15,7 +15,7 @@ from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.pictures import Answer, answer_sheet
 from lit_eve_data.disk.reading import RecordView
-from lit_eve_data.disk.records import IMAGE, Sample, StoredImage, Turn
+from lit_eve_data.disk.records import IMAGE, Sample
 from lit_eve_data.packing.lengths import SampleEncoder
 from lit_eve_data.packing.rows import Item, collate
 
@@ -158,17 +158,6 @@ def scores(answers: Sequence[Answered]) -> dict[str, float]:
     for answer in answers:
         metric.update(answer.sample.kind, answer.expected, answer.given, facts=answer.sample.facts)
     return {name: float(value) for name, value in metric.compute().items()}
-
-
-def question(text: str, pictures: Sequence[Image.Image]) -> Sample:
-    """A user's own question as a sample; its expected answer is empty."""
-    placed = text if IMAGE in text else f"{IMAGE}\n" * len(pictures) + text
-    turns: list[Turn] = [
-        {"role": "user", "content": placed},
-        {"role": "assistant", "content": ""},
-    ]
-    images = [StoredImage.raw(np.asarray(picture.convert("RGB"))) for picture in pictures]
-    return Sample("asked", "asked", turns, images)
 
 
 @dataclass

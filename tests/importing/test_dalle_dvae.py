@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_eve.evaluation.evaluate import open_tokenizer
 from lit_eve.importing.dalle_dvae import build, read_released, size_of
 from lit_eve.importing.dalle_run import import_dalle_dvae
+from lit_eve.inference.opening import open_tokenizer
 from lit_eve.models.tokenizers.dalle import DalleDecoder, DalleEncoder
 from lit_eve.running.directory import RunDirectory
 

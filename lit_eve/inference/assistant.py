@@ -1,0 +1,236 @@
+"""A model that answers: questions with any number of pictures, many at once or word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from transformers import TextStreamer
+
+from lit_eve.models.generation import Sampling, generate
+from lit_eve.models.vision_language import VisionLanguageModel
+from lit_eve_data.packing.lengths import SampleEncoder
+from lit_eve_data.disk.records import IMAGE, BadSampleError, StoredImage, Turn
+from lit_eve_data.packing.rows import Item, collate
+from lit_eve_data.encoding.text import Encoded
+
+WINDOW = 512
+"""Questions read ahead and sorted by length: bounds the pictures held in memory."""
+
+Report = Callable[[int, int], None]
+"""Called with how many are done, and of how many."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A conversation whose last turn is the user's, and its pictures."""
+
+    turns: Sequence[Turn]
+    images: Sequence[StoredImage] = ()
+    seed: int = 0
+    """Of what is drawn for its answer."""
+    name: str = ""
+    """Where it comes from, for messages: `questions.jsonl:3`."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says to a question."""
+
+    text: str
+    tokens: int
+    """New tokens, the end not counted."""
+    finished: bool
+    """Whether the model ended it; otherwise it was cut off."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen; see `Sampling`, which checks them."""
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def sampling(self, end_token: int) -> Sampling:
+        """For a model whose answers end with `end_token`."""
+        return Sampling(self.max_new_tokens, end_token, self.temperature, self.top_p)
+
+    def checked(self) -> Decoding:
+        """This, or ValueError if a number is out of range or would be ignored."""
+        self.sampling(end_token=0)
+        return self
+
+
+@dataclass(frozen=True)
+class Assistant:
+    """A trained vision-language model and what turns words and pictures into its input."""
+
+    model: VisionLanguageModel
+    encoder: SampleEncoder
+    stage: str
+    """Whose weights it has."""
+    weights: Path
+    """The file they came from."""
+    slots: int = 8_192
+    """Prompt and answer tokens of one batch: bounds its memory."""
+
+    def answers(
+        self,
+        questions: Iterable[Question],
+        decoding: Decoding,
+        report: Report | None = None,
+        total: int = 0,
+    ) -> Iterator[Answer]:
+        """Answer many questions, in their order; each as it would be answered alone.
+
+        Args:
+            questions: any number; read a window at a time.
+            decoding: how to choose tokens.
+            report: told after every batch.
+            total: how many questions there are, for `report`.
+
+        Raises:
+            ValueError: naming a question that cannot be put, before its window is answered.
+        """
+        done, source = 0, iter(questions)
+        while window := list(islice(source, WINDOW)):
+            lengths = [len(self.encoded(question, decoding)) for question in window]
+            found: dict[int, Answer] = {}
+            for numbers in self.batches(lengths, decoding):
+                answers = self._generate([window[n] for n in numbers], decoding)
+                found.update(zip(numbers, answers, strict=True))
+                if report is not None:
+                    report(done + len(found), total)
+            done += len(window)
+            yield from (found[number] for number in range(len(window)))
+
+    def stream(
+        self, question: Question, decoding: Decoding, write: Callable[[str], None]
+    ) -> Answer:
+        """Answer one question, telling every word as soon as it is whole.
+
+        Raises:
+            ValueError: if the question cannot be put.
+        """
+        words = _Words(self.encoder.text.transformers(), write)
+        return self._generate([question], decoding, words)[0]
+
+    def encoded(self, question: Question, decoding: Decoding) -> Encoded:
+        """A question as tokens.
+
+        Raises:
+            ValueError: if its pictures and placeholders do not match, its turns are out of order,
+                or it leaves no room for the answer.
+        """
+        place = f"{question.name}: " if question.name else ""
+        cutter, text = self.encoder.cutter, self.encoder.text
+        check_placeholders(question.turns, len(question.images), place)
+        visual = [cutter.num_tokens(image.height, image.width) for image in question.images]
+        try:
+            encoded = text.prompt(question.turns, visual)
+        except ValueError as error:
+            raise ValueError(f"{place}{error}") from error
+        room = self.model.language_model.max_positions
+        if len(encoded) + decoding.max_new_tokens > room:
+            seen = f", {sum(visual)} of them for {_count(len(visual), 'picture')}" if visual else ""
+            raise ValueError(
+                f"{place}the prompt has {len(encoded)} tokens{seen}; with up to "
+                f"{decoding.max_new_tokens} new ones that is above the {room} positions of the "
+                "model. Use a smaller picture, fewer of them, a shorter text or fewer new tokens."
+            )
+        return encoded
+
+    def batches(self, prompts: Sequence[int], decoding: Decoding) -> list[list[int]]:
+        """Numbers of prompts that are answered together, of like lengths: little padding.
+
+        Args:
+            prompts: their lengths in tokens.
+            decoding: how long answers may become.
+        """
+        batches: list[list[int]] = []
+        for number in sorted(range(len(prompts)), key=lambda n: -prompts[n]):  # longest first
+            last = batches[-1] if batches else []
+            longest = prompts[last[0]] if last else 0
+            if last and (len(last) + 1) * (longest + decoding.max_new_tokens) <= self.slots:
+                last.append(number)
+            else:
+                batches.append([number])
+        return batches
+
+    def _generate(
+        self,
+        questions: Sequence[Question],
+        decoding: Decoding,
+        streamer: TextStreamer | None = None,
+    ) -> list[Answer]:
+        text, items = self.encoder.text, [self._item(each, decoding) for each in questions]
+        length = max(len(item.encoded) for item in items)
+        batch = collate([[item] for item in items], length, text.pad_id, self.encoder.cutter)
+        device = next(self.model.parameters()).device
+        sampling = decoding.sampling(text.end_id)
+        seeds = [question.seed for question in questions]
+        answers = generate(self.model, batch.to(device), sampling, seeds, streamer)
+        most = decoding.max_new_tokens
+        return [Answer(text.decode(ids), len(ids), len(ids) < most) for ids in answers]
+
+    def _item(self, question: Question, decoding: Decoding) -> Item:
+        """Tokens and pixels, which are decoded only for the batch at hand."""
+        encoded = self.encoded(question, decoding)
+        try:
+            return Item(encoded, [image.pixels() for image in question.images], "asked")
+        except BadSampleError as error:
+            place = f"{question.name}: " if question.name else ""
+            raise ValueError(f"{place}a picture cannot be decoded: {error}") from error
+
+
+class _Words(TextStreamer):  # type: ignore[misc]  # untyped in Transformers
+    """Hands on whole words; no space before the first, none after the last."""
+
+    def __init__(self, tokenizer: Any, write: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._write, self._held, self._begun = write, "", False
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Called by Transformers with every piece of text that will not change any more."""
+        text = self._held + (text if self._begun else text.lstrip())
+        kept = text.rstrip()
+        self._held = text[len(kept) :]
+        if kept:
+            self._begun = True
+            self._write(kept)
+
+
+def ask(text: str, images: Sequence[StoredImage] = (), seed: int = 0, name: str = "") -> Question:
+    """A user's words as a question; pictures without a placeholder stand in front of them."""
+    placed = text if IMAGE in text else f"{IMAGE}\n" * len(images) + text
+    return Question([{"role": "user", "content": placed}], images, seed, name)
+
+
+def check_placeholders(turns: Sequence[Turn], num_images: int, place: str = "") -> None:
+    """Raise ValueError unless every placeholder has a picture and every picture a placeholder.
+
+    Args:
+        turns: of the conversation.
+        num_images: pictures that came with it.
+        place: begins the message.
+    """
+    placed = sum(turn["content"].count(IMAGE) for turn in turns if turn["role"] == "user")
+    if placed > num_images:
+        raise ValueError(
+            f"{place}no image for {IMAGE}: the prompt has {_count(placed, 'placeholder')} and came "
+            f"with {_count(num_images, 'picture')}. Add a picture for each, or take {IMAGE} out."
+        )
+    if placed < num_images:
+        raise ValueError(
+            f"{place}the prompt came with {_count(num_images, 'picture')} but has only "
+            f"{_count(placed, 'placeholder')} {IMAGE}, so some would not be seen. Write {IMAGE} "
+            "where each belongs, or nowhere: then all stand in front."
+        )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number or 'no'} {thing}s"
