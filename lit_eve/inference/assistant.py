@@ -187,7 +187,7 @@ class Assistant:
             raise ValueError(f"{place}a picture cannot be decoded: {error}") from error
 
 
-class _Words(TextStreamer):  # type: ignore[misc]  # untyped in Transformers
+class _Words(TextStreamer):
     """Hands on whole words; no space before the first, none after the last."""
 
     def __init__(self, tokenizer: Any, write: Callable[[str], None]) -> None:

@@ -145,7 +145,7 @@ def _generation_config(sampling: Sampling) -> GenerationConfig:
     )
 
 
-class _Draw(LogitsProcessor):  # type: ignore[misc]  # untyped in Transformers
+class _Draw(LogitsProcessor):
     """Scores plus Gumbel noise, whose largest is a draw from their softmax; one stream a sample.
 
     Transformers' own sampling draws for the whole batch from one stream, so that an answer would
@@ -173,9 +173,9 @@ def _drawing(sampling: Sampling, seeds: Sequence[int]) -> LogitsProcessorList:
     """What stands between the decoder's scores and the choice of the largest."""
     if sampling.temperature == 0:
         return LogitsProcessorList()
-    warpers = [TemperatureLogitsWarper(sampling.temperature)]  # type: ignore[no-untyped-call]
+    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
     if sampling.top_p < 1:
-        warpers.append(TopPLogitsWarper(sampling.top_p))  # type: ignore[no-untyped-call]
+        warpers.append(TopPLogitsWarper(sampling.top_p))
     return LogitsProcessorList([*warpers, _Draw(seeds)])
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from lit_eve.cli import app, use
 from lit_eve.inference.opening import open_assistant, open_run
 from lit_eve.running.directory import RunDirectory
+from lit_eve.running.kinds import VisionLanguage
 from tests.inference.tiny import write_picture
 from tests.test_run import silent
 
@@ -43,6 +44,7 @@ def test_it_has_the_weights_of_the_stage_and_needs_no_data(copy: RunDirectory) -
 def test_it_reads_as_the_run_itself_does(tiny_run: Path, datasets: Path) -> None:
     directory = RunDirectory(tiny_run)
     kind, name, _ = open_run(directory, None, datasets, silent())
+    assert isinstance(kind, VisionLanguage)
     mine, theirs = open_assistant(directory).encoder, kind.encoder_of(name)
     assert mine.cutter == theirs.cutter
     assert mine.text.fingerprint() == theirs.text.fingerprint()
@@ -95,5 +97,5 @@ def test_mistakes_are_told_before_the_model_is_opened(tmp_path: Path) -> None:
     asked = ["generate", str(tmp_path), "--prompt", "<image>"]
     result = CliRunner().invoke(app, asked)
     assert "no image for <image>" in str(result.exception)
-    with pytest.raises(ValueError, match="top_p 0.5 would be ignored"):
+    with pytest.raises(ValueError, match=r"top_p 0\.5 would be ignored"):
         use.generate(str(tmp_path), prompt="p", top_p=0.5)

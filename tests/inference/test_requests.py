@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,9 +100,11 @@ def test_a_folder_asks_about_every_picture(tmp_path: Path) -> None:
         (("p", [Path("none.png")], None, None), r"none\.png is no picture that can be read"),
     ],
 )
-def test_words_that_contradict_each_other_are_refused(words: object, message: str) -> None:
+def test_words_that_contradict_each_other_are_refused(
+    words: tuple[Any, Any, Any, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        requests_of(*words, 0)  # type: ignore[misc]
+        requests_of(*words, 0)
 
 
 def test_a_picture_is_read_as_training_reads_it(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
 
 
 def test_a_streamer_is_told_every_token_and_the_end() -> None:
-    class Told(BaseStreamer):  # type: ignore[misc]
+    class Told(BaseStreamer):
         def __init__(self) -> None:
             self.ids: list[int] = []
             self.ended = False
