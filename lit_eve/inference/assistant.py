@@ -12,10 +12,10 @@ from transformers import TextStreamer
 
 from lit_eve.models.generation import Sampling, generate
 from lit_eve.models.vision_language import VisionLanguageModel
-from lit_eve_data.packing.lengths import SampleEncoder
 from lit_eve_data.disk.records import IMAGE, BadSampleError, StoredImage, Turn
-from lit_eve_data.packing.rows import Item, collate
 from lit_eve_data.encoding.text import Encoded
+from lit_eve_data.packing.lengths import SampleEncoder
+from lit_eve_data.packing.rows import Item, collate
 
 WINDOW = 512
 """Questions read ahead and sorted by length: bounds the pictures held in memory."""

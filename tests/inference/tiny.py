@@ -13,10 +13,10 @@ from lit_eve.inference.assistant import Assistant
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.language_model import LanguageModel
 from lit_eve.models.patch_embedding import EvePatchEmbedding
-from lit_eve_data.encoding.images import ImageCutter, Native
-from lit_eve_data.packing.lengths import SampleEncoder
 from lit_eve_data.disk.records import StoredImage
+from lit_eve_data.encoding.images import ImageCutter, Native
 from lit_eve_data.encoding.vocabulary import bytes_text
+from lit_eve_data.packing.lengths import SampleEncoder
 
 
 def tiny_assistant(max_positions: int = 256) -> Assistant:
