@@ -107,6 +107,13 @@ class Delivery:
             )
         return self.num_sent - before
 
+    def idle(self) -> bool:
+        """Whether everything that the spools hold by now was sent by this object."""
+        own, *stages = spool_folders(self.run_directory)
+        sizes = {folder: _size(folder) for folder in (own, own / SYSTEM_FOLDER, *stages)}
+        sent = {folder: route.shipped.offset for folder, route in self._routes.items()}
+        return self._adopted and all(sent.get(f, 0) == size for f, size in sizes.items() if size)
+
     def _adopt(self) -> None:
         """Put a trial below its search, as soon as the store knows both."""
         wanted = None if self._adopted else parent_uid(self.run_directory)
@@ -200,6 +207,9 @@ class Delivery:
         shipped.run_id = created.info.run_id
 
     def _colour(self, experiment: str, parent: _Route | None) -> str:
+        card = card_of(self.run_directory)
+        if parent is None and card is not None:
+            return run_colour(card.number + 1)  # the search itself has the first
         if parent is None:
             runs = self.client.search_runs([experiment], f"tags.`{KIND_TAG}` = 'run'")
             return run_colour(len(runs))
@@ -219,6 +229,21 @@ def recall(folder: Path, store: Store) -> Shipped:
         return Shipped(**json.loads(_memory(folder, store).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return Shipped(store.shown)
+
+
+def pending(run_directory: Path, store: Store) -> bool:
+    """Whether the spools of a run hold anything that was never sent to the store."""
+    own, *stages = spool_folders(run_directory)
+    folders = (own, own / SYSTEM_FOLDER, *stages)
+    return any(_size(folder) > recall(folder, store).offset for folder in folders)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of a spool; 0 for none."""
+    try:
+        return (folder / EVENTS_FILE).stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _memory(folder: Path, store: Store) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from lit_eve.tracking.spool import EVENTS_FILE, Spool, read_events
+from lit_eve.tracking.spool import EVENTS_FILE, Spool, Status, read_events
 
 PROCESS_FILE = "process.json"
 HEARTBEAT_FILE = "heartbeat"
@@ -142,6 +142,15 @@ def mark_killed(run_directory: Path) -> None:
         if last_status(folder) == "RUNNING":
             spool = Spool(folder, rank=0)
             spool.status("FAILED", state="killed", at=ended)
+            spool.close()
+
+
+def end_stages(run_directory: Path, status: Status, state: str) -> None:
+    """Record how stages end that say RUNNING although their run is over."""
+    for folder in spool_folders(run_directory)[1:]:
+        if last_status(folder) == "RUNNING":
+            spool = Spool(folder)
+            spool.status(status, state)
             spool.close()
 
 

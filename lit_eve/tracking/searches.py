@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,11 @@ STOP_FILE = "stop"
 KIND_TAG, NUMBER_TAG = "lit_eve.kind", "lit_eve.trial"
 SEARCH_FOLDER = "search"
 """A search's own run, beside its trials: `<runs>/<name>/search/`."""
+
+
+SHIPPED_VARIABLE = "LIT_EVE_SHIPPED_BY_SEARCH"
+"""Tells a trial's run that the search's process ships it: importing MLflow costs a short trial
+half of its time."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,21 @@ def parent_uid(run_directory: Path) -> str | None:
     own = tracking_folder(Path(run_directory).parent / SEARCH_FOLDER) / EVENTS_FILE
     first = next(read_events(own), None)
     return str(first[0]["uid"]) if first and first[0]["k"] == "open" else None
+
+
+def shipped_by_search() -> bool:
+    """Whether this process is a trial's, and needs no shipper of its own."""
+    return SHIPPED_VARIABLE in os.environ
+
+
+def family(run_directory: Path) -> list[Path]:
+    """A search with all its trials that have begun; a run of no search is alone."""
+    run_directory = Path(run_directory)
+    if run_directory.name != SEARCH_FOLDER:
+        return [run_directory]
+    trials = [card.parent for card in run_directory.parent.glob(f"*/{CARD_FILE}")]
+    begun = (trial for trial in trials if (tracking_folder(trial) / EVENTS_FILE).is_file())
+    return [run_directory, *sorted(begun)]
 
 
 def end_of(run_directory: Path) -> tuple[Status, str]:

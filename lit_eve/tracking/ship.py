@@ -20,23 +20,26 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lit_eve.tracking.batches import RunDeletedError
-from lit_eve.tracking.delivery import SYSTEM_FOLDER, Delivery
+from lit_eve.tracking.delivery import SYSTEM_FOLDER
+from lit_eve.tracking.fleet import LOCK_FILE, Fleet
 from lit_eve.tracking.liveness import (
+    alive,
     beat,
     created_at,
     last_status,
+    mark_if_crashed,
     mark_killed,
     owner,
     process_alive,
     tracking_folder,
 )
 from lit_eve.tracking.redact import redact
+from lit_eve.tracking.searches import family
 from lit_eve.tracking.spool import Spool, read_events
 from lit_eve.tracking.store import Store, connect, locate
 from lit_eve.tracking.system import SystemSampler
 
 URI_VARIABLE = "LIT_EVE_TRACKING_URI"
-LOCK_FILE = "shipping.lock"
 LOG_FILE = "shipper.log"
 DELIVERED, UNDELIVERED, DELETED = 0, 3, 4
 MAX_WAIT = 30.0
@@ -44,6 +47,8 @@ NICENESS = 10
 """At 19 the import of mlflow alone takes minutes beside a training that fills every core."""
 
 AFTER_DEATH_SECONDS = 60.0
+"""For how long a store that is away is tried after the training has died."""
+
 _log = logging.getLogger("lit_eve.tracking.ship")
 
 
@@ -74,9 +79,10 @@ class Shipping:
         self.sample_every = sample_every
         self.told = threading.Event()
         self.deadline: float | None = None
-        self._delivery: Delivery | None = None
+        self._fleet: Fleet | None = None
         self._failures = 0
         self._retry_at = 0.0
+        self._orphaned = False
         self._sampler = SystemSampler(watch, run_directory)
         self._sample_at = 0.0
         self._watch_created = created_at(watch)
@@ -84,7 +90,10 @@ class Shipping:
         self._began = 0.0
 
     def finish(self, seconds: float) -> None:
-        """Send the rest within so many seconds, then end."""
+        """Send the rest and end; a store that is away is tried for so many seconds.
+
+        A store that takes what is sent is not left before it has all, however slow it is.
+        """
         self.deadline = time.monotonic() + seconds
         self._retry_at = 0.0
         self.told.set()
@@ -97,16 +106,17 @@ class Shipping:
                 self._training_is_gone()
                 continue
             self._measure()
+            trials = self._trials_that_live() if self._orphaned else []
             try:
                 delivered = self._try_to_ship()
             except RunDeletedError as error:
                 _log.warning("%s", error)
                 return DELETED
-            if finishing and delivered:
+            if finishing and delivered and not trials:
                 return DELIVERED
             if self.deadline is None:
                 self.told.wait(self.poll)
-            elif time.monotonic() > self.deadline:
+            elif not delivered and time.monotonic() > self.deadline:
                 return UNDELIVERED
             else:
                 time.sleep(0.2)
@@ -118,16 +128,22 @@ class Shipping:
         if last_status(tracking_folder(self.run_directory)) == "RUNNING":
             _log.warning("process %d is gone without a word: the run is marked.", self.watch)
             mark_killed(self.run_directory)
+        self._orphaned = True
         self.finish(AFTER_DEATH_SECONDS)
+
+    def _trials_that_live(self) -> list[Path]:
+        """Trials of a search that died: they end with it, and who could not say so is marked."""
+        trials = family(self.run_directory)[1:]
+        return [t for t in trials if not mark_if_crashed(t) and _running(t)]
 
     def _try_to_ship(self) -> bool:
         """Send; False if the store is away or its next try is not due."""
         if time.monotonic() < self._retry_at:
             return False
         try:
-            if self._delivery is None:
-                self._delivery = Delivery(connect(self.store), self.store, self.run_directory)
-            self._delivery.ship()
+            if self._fleet is None:
+                self._fleet = Fleet(connect(self.store), self.store, self.run_directory)
+            self._fleet.ship()
         except RunDeletedError:
             raise
         except Exception as error:  # any library's way to say that the store is away
@@ -162,6 +178,10 @@ class Shipping:
             first = next(read_events(self._system.path))
             self._began = first[0]["t"] / 1000
         return self._system
+
+
+def _running(run: Path) -> bool:
+    return last_status(tracking_folder(run)) == "RUNNING" and alive(run)
 
 
 def main(arguments: list[str] | None = None) -> int:

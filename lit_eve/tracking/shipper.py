@@ -6,16 +6,24 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lit_eve.tracking.fleet import LOCK_FILE, Fleet
 from lit_eve.tracking.liveness import claim, mark_if_crashed, tracking_folder
 from lit_eve.tracking.redact import redact
-from lit_eve.tracking.ship import DELETED, DELIVERED, LOCK_FILE, LOG_FILE, UNDELIVERED, URI_VARIABLE
+from lit_eve.tracking.searches import family
+from lit_eve.tracking.ship import DELETED, DELIVERED, LOG_FILE, UNDELIVERED, URI_VARIABLE
 from lit_eve.tracking.spool import environment_rank
 from lit_eve.tracking.store import QUIET, Store, connect, locate
+
+PATIENCE_SECONDS = 300.0
+"""For how long the end of a run waits for a store that takes what is sent."""
+WORD_SECONDS = 3.0
+"""After so many the user is told what is waited for."""
 
 
 class SyncError(RuntimeError):
@@ -54,28 +62,41 @@ class Shipper:
         """What the shipper had to say."""
         return tracking_folder(self.run_directory) / LOG_FILE
 
-    def finish(self, timeout: float = 30.0) -> bool:
-        """Wait until the rest is sent, at most `timeout` seconds.
+    def finish(self, timeout: float = 30.0, say: Callable[[str], None] | None = None) -> bool:
+        """Wait until the rest is sent: `timeout` seconds for a store that is away, longer for one
+        that is slow.
+
+        Args:
+            timeout: seconds in which a store that is away may come back.
+            say: gets a line for the user when it takes a while. Ctrl-C ends the waiting only.
 
         Returns:
             Whether everything has arrived; if not, `sync` sends it later. A run that was deleted
             in the UI wants nothing more and counts as arrived. True on other ranks.
-        """
+        """  # noqa: D205
         if self._process is None:
             return True
-        code = self._end(self._process, timeout)
+        code = self._end(self._process, timeout, say)
         if code not in (DELIVERED, UNDELIVERED, DELETED):
             self._process = self._start()  # somebody killed it: its successor goes on from there
-            code = self._end(self._process, timeout)
+            code = self._end(self._process, timeout, say)
         return code in (DELIVERED, DELETED)
 
-    def _end(self, process: subprocess.Popen[bytes], timeout: float) -> int:
+    def _end(
+        self, process: subprocess.Popen[bytes], timeout: float, say: Callable[[str], None] | None
+    ) -> int:
         with contextlib.suppress(OSError, ValueError):  # it may have ended by itself
             assert process.stdin is not None
             process.stdin.write(f"finish {timeout}\n".encode())
             process.stdin.close()
         try:
-            return process.wait(timeout + 10.0)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(WORD_SECONDS)
+            if say is not None:
+                say(f"sending the rest to {self.store.shown} ...")
+            return process.wait(timeout + PATIENCE_SECONDS)
+        except KeyboardInterrupt:  # it goes on by itself
+            return UNDELIVERED
         except subprocess.TimeoutExpired:  # a call of its own hangs
             process.kill()
             process.wait()
@@ -122,7 +143,7 @@ def sync(run_directory: Path, uri: str, *, base: Path | None = None) -> Synced:
     """Send what the store does not have yet. Doing it again sends nothing.
 
     Args:
-        run_directory: `<runs>/<experiment>/<run id>`.
+        run_directory: `<runs>/<experiment>/<run id>`; that of a search stands for all its trials.
         uri: the store.
         base: what a relative sqlite path starts from, by default the current directory.
 
@@ -132,16 +153,16 @@ def sync(run_directory: Path, uri: str, *, base: Path | None = None) -> Synced:
         RunDeletedError: if the run was deleted in the UI.
     """
     from lit_eve.tracking.batches import RunDeletedError
-    from lit_eve.tracking.delivery import Delivery
 
     run_directory = Path(run_directory).resolve()
     store = locate(uri, base)
-    mark_if_crashed(run_directory)
+    for run in family(run_directory):
+        mark_if_crashed(run)
     try:
         with FileLock(tracking_folder(run_directory) / LOCK_FILE, timeout=5.0):
-            delivery = Delivery(connect(store), store, run_directory)
-            delivery.ship()
-            return Synced(delivery.num_sent, delivery.num_refused, delivery.run_id())
+            fleet = Fleet(connect(store), store, run_directory)
+            fleet.ship()
+            return Synced(fleet.num_sent, fleet.num_refused, fleet.run_id)
     except Timeout as error:
         raise SyncError(
             f"{run_directory} is being shipped by another process, so everything arrives anyway. "

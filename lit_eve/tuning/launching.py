@@ -23,7 +23,7 @@ from typing import Any
 from lit_eve.running.directory import EXPERIMENT_FILE, RUN_VARIABLE, RunDirectory, write_atomically
 from lit_eve.schema import Experiment
 from lit_eve.tracking.liveness import created_at, process_alive
-from lit_eve.tracking.searches import STOP_FILE, TrialCard
+from lit_eve.tracking.searches import SHIPPED_VARIABLE, STOP_FILE, TrialCard
 from lit_eve.tracking.spool import EVENTS_FILE, read_events
 
 PROCESS_FILE = "trial-process.json"
@@ -61,7 +61,7 @@ class TrialRun:
         with (path / LOG_FILE).open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "lit_eve", *word, "--data", str(self.data)],
-                env=dict(os.environ) | {RUN_VARIABLE: str(path)},
+                env=dict(os.environ) | {RUN_VARIABLE: str(path), SHIPPED_VARIABLE: "yes"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

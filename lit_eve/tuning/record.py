@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from lit_eve.schema.running import MLflowTracking
 from lit_eve.tracking.environment import git_tags, snapshot
+from lit_eve.tracking.markdown import table
 from lit_eve.tracking.runs import objective
 from lit_eve.tracking.searches import SEARCH_FOLDER
 from lit_eve.tracking.shipper import Shipper, start_shipper
@@ -22,9 +23,9 @@ TOP = 5
 class Record:
     """Records a search while it runs; statuses are true in the end."""
 
-    def __init__(self, searching: Searching) -> None:
-        """Args: the search."""
-        self.searching = searching
+    def __init__(self, searching: Searching, say: Callable[[str], None]) -> None:
+        """Args: the search, and who is told what happens."""
+        self.searching, self._say = searching, say
         self._shipper: Shipper | None = None
         self._seen: set[int] = set()
 
@@ -40,6 +41,7 @@ class Record:
             tags=tags | objective(name, direction) | git_tags(environment["git"]),
         )
         self.spool.status("RUNNING")
+        self.spool.about(place.experiment.question or f"Search {self.searching.name}.")
         self.spool.note(self._note(None))
         self.spool.artifact(place.folder / "search.yaml", "config")
         tracking = place.experiment.tracking
@@ -61,8 +63,10 @@ class Record:
         else:
             self.spool.status("FAILED")
         self.spool.close()
-        if self._shipper is not None:
-            self._shipper.finish()
+        if self._shipper is not None and not self._shipper.finish(say=self._say):
+            store, folder = self._shipper.store.shown, self.searching.place.folder
+            self._say(f"not all of it is in MLflow yet ({store}); nothing is lost. Send it:")
+            self._say(f"  lit-eve sync {folder}")
 
     def update(self, files: Sequence[Path], reruns: Slots | None) -> None:
         """Record the trials that have ended, and the report and best experiment anew."""
@@ -89,23 +93,16 @@ class Record:
         parts = [f"**{report.verdict(searching)}**", experiment.question or ""]
         rows = list(report.cells(searching))[: TOP + 1]
         if len(rows) > 1:
-            parts.append(markdown(rows))
+            parts.append(table(rows))
         again = report.rerun_cells(searching, reruns)
         if again:
-            parts += ["The best, with more seeds:", markdown(again)]
+            parts += ["The best, with more seeds:", table(again)]
         parts.append(
             f"Plots: `{report.REPORT_FILE}` among the artifacts. Trials: the child runs, beside "
             f"`{SEARCH_FOLDER}` in `{searching.place.root.name}/`."
         )
         parts.append(f"`lit-eve search {file} --report` · `lit-eve worker {file}`")
         return "\n\n".join(part for part in parts if part)
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table; its first row is the head."""
-    lines = ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows]
-    lines.insert(1, "|" + " --- |" * len(rows[0]))
-    return "\n".join(lines)
 
 
 def _plain(metric: str) -> str:

@@ -72,7 +72,7 @@ def search(place: Place, workers: int, say: Say) -> Searching:
         searching = Searching(place, create=True)
         write_atomically(place.folder / "search.yaml", place.file.read_text(encoding="utf-8"))
         say(f"{searching.name}: {len(searching.trials.trials())} trials in {place.root}")
-        with Record(searching) as record:
+        with Record(searching, say) as record:
             _Supervisor(searching, record, workers, say).run()
     return searching
 

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lit_eve.schema import Experiment, ExperimentErrors
+from lit_eve.tracking.liveness import beat
 from lit_eve.tracking.searches import TrialCard
 from lit_eve.tuning.launching import Readings, TrialRun
 from lit_eve.tuning.proposing import Setting, shown, shown_value
@@ -155,6 +156,7 @@ class SlotWorker:
                 return Ended("FAIL", reason=f"it took longer than {minutes:g} minutes")
             if time.monotonic() > beat_at:
                 beat_at = time.monotonic() + LEASE_SECONDS
+                beat(run.directory.path)
                 if not slots.beat(trial):
                     raise LeaseLostError
             time.sleep(POLL_SECONDS)

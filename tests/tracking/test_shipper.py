@@ -16,7 +16,9 @@ import pytest
 
 from lit_eve.tracking import ship
 from lit_eve.tracking.delivery import Delivery
+from lit_eve.tracking.fleet import Fleet
 from lit_eve.tracking.liveness import claim, last_status, tracking_folder
+from lit_eve.tracking.searches import SEARCH_FOLDER, TrialCard
 from lit_eve.tracking.ship import DELETED, DELIVERED, UNDELIVERED, Shipping
 from lit_eve.tracking.shipper import Shipper, start_shipper, sync
 from lit_eve.tracking.spool import Spool
@@ -154,6 +156,77 @@ def test_the_end_of_a_run_does_not_wait_for_a_store_that_is_away(
     start = time.monotonic()
     assert loop.run() == UNDELIVERED
     assert time.monotonic() - start < 5
+
+
+def test_a_store_that_is_slow_but_takes_everything_is_not_left(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch, client: MlflowClient
+) -> None:
+    run = live(tmp_path / "runs", os.getpid())
+    loop = shipping(run, uri, os.getpid())
+    real = Fleet.ship
+
+    def slow(fleet: Fleet) -> None:
+        time.sleep(0.2)
+        real(fleet)
+
+    monkeypatch.setattr(Fleet, "ship", slow)
+    for folder in (run / "learn" / "tracking", run / "tracking"):
+        Spool(folder).status("FINISHED")
+    loop.finish(0.0)
+    assert loop.run() == DELIVERED
+    assert status(client, "learn") == "FINISHED"
+
+
+def search_of_two(root: Path) -> Path:
+    """A search, a trial that is finished and one that runs in this process."""
+    search = root / "tuned" / SEARCH_FOLDER
+    Spool(search / "tracking").status("RUNNING")
+    claim(search)
+    for number in range(2):
+        trial = root / "tuned" / f"trial-{number:03d}"
+        card = TrialCard(number, f"t{number}", objective="minimize val/loss")
+        trial.mkdir()
+        card.write(trial)
+        spool = Spool(trial / "tracking", tags=card.tags | {"mlflow.runName": card.name})
+        spool.status("RUNNING")
+        claim(trial)
+        spool.metrics({"val/loss": 0.5 + number}, 1)
+        if number == 0:
+            spool.status("FINISHED")
+    return search
+
+
+def test_a_search_ships_its_trials_below_it_with_colours_of_their_own(
+    tmp_path: Path, uri: str, client: MlflowClient
+) -> None:
+    search = search_of_two(tmp_path)
+    assert sync(search, uri).num_refused == 0
+    [experiment] = [e for e in client.search_experiments() if e.name == "tuned"]
+    runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    parent = next(r for r in runs.values() if r.info.run_name == SEARCH_FOLDER)
+    for name, ended in (("t0", "FINISHED"), ("t1", "RUNNING")):
+        assert runs[name].data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert runs[name].info.status == ended
+    assert len({run.data.tags["mlflow.runColor"] for run in runs.values()}) == 3
+    assert sync(search, uri).num_sent == 0
+
+
+def test_trials_of_a_search_that_died_are_marked_with_it(
+    tmp_path: Path, uri: str, client: MlflowClient, training: subprocess.Popen[bytes]
+) -> None:
+    search = search_of_two(tmp_path)
+    for run in (search, search.parent / "trial-001"):
+        owner = tracking_folder(run) / "process.json"
+        owner.write_text(json.dumps(json.loads(owner.read_text()) | {"pid": training.pid}))
+    loop = shipping(search, uri, training.pid)
+    training.kill()
+    training.wait()
+    assert loop.run() == DELIVERED
+    assert [status(client, n) for n in (SEARCH_FOLDER, "t0", "t1")] == [
+        "FAILED",
+        "FINISHED",
+        "FAILED",
+    ]
 
 
 def test_a_run_deleted_in_the_ui_ends_its_shipping(
