@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,11 +20,18 @@ from safetensors.torch import load_file
 from lit_eve.evaluation.evaluate import evaluate_run
 from lit_eve.running import directory as run_directory
 from lit_eve.running import run
+from lit_eve.running.describing import parameters
 from lit_eve.running.directory import RunDirectory
 from lit_eve.schema import load
+from lit_eve.tracking.spool import EVENTS_FILE, read_events
 from tests.files import QUICKSTART, UNTRACKED
 
 CHANGES = [UNTRACKED, "stages.glimpse.for=24 steps", "checkpoint.every=3", "evaluate.every=10"]
+
+
+def events(folder: Path, kind: str) -> list[Any]:
+    found = read_events(folder / "tracking" / EVENTS_FILE)
+    return [event["v"] for event, _ in found if event["k"] == kind]
 
 
 def silent() -> Console:
@@ -49,6 +57,50 @@ def test_a_run_leaves_the_experiment_the_plan_and_a_summary_of_every_stage(tiny_
         assert summary["steps"] == plan[name]["steps"]
         assert {"read", "all"} <= set(summary["scores"])
         assert directory.weights(name).is_file()
+
+
+def test_a_run_says_which_data_it_read(tiny_run: Path) -> None:
+    data = json.loads((tiny_run / "data.json").read_text())
+    assert {name: len(facts["digest"]) for name, facts in data.items()} == {
+        "glimpses": 64,
+        "scenes": 64,
+    }
+    for folder, names in (("", ["glimpses", "scenes"]), ("glimpse", ["glimpses"])):
+        recorded = events(tiny_run / folder, "dataset")
+        assert [dataset["name"] for dataset in recorded] == names
+        assert recorded[0]["digest"] == data["glimpses"]["digest"][:36]
+        assert recorded[0]["samples"] == {"train": 64, "val": 16, "test": 16}
+
+
+def test_a_run_is_described_with_its_verdict_first(tiny_run: Path) -> None:
+    running, finished = events(tiny_run, "note")
+    assert running.startswith("**running**")
+    assert finished.startswith("**finished: all ")
+    for part in ("no vision encoder read handwriting", "| glimpse | patch_embedding", "| read |"):
+        assert part in finished
+    assert f"`lit-eve evaluate {tiny_run.name}`" in finished
+
+
+def test_a_run_records_the_few_values_that_matter(tiny_run: Path) -> None:
+    [recorded] = events(tiny_run, "params")
+    assert recorded == {
+        "seed": "0",
+        "parameters": "138 k",
+        "stages.read.for": "6 steps",
+        "stages.read.batch": "8",
+        "stages.read.train.patch_embedding": "0.001",
+    }
+
+
+def test_what_the_command_line_changed_is_a_parameter_unless_it_changes_no_number() -> None:
+    changes = ["stages.read.batch=4", "hardware.threads=1", "seed=7", "model.token=hunter2"]
+    experiment = load(QUICKSTART, [change for change in changes if "token" not in change])
+    assert list(parameters(experiment, changes, 1_000).items())[:4] == [
+        ("stages.read.batch", "4"),
+        ("seed", "7"),
+        ("model.token", "***"),
+        ("parameters", "1 k"),
+    ]
 
 
 def test_the_second_stage_starts_from_the_first_ones_weights(

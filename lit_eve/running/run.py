@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,16 @@ from transformers.utils.logging import disable_progress_bar
 
 from lit_eve.planning import plan
 from lit_eve.running import directory as run_directory
-from lit_eve.running.directory import EXPERIMENT_FILE, RunDirectory
+from lit_eve.running.directory import RunDirectory
 from lit_eve.running.kinds import Kind, kind_of
-from lit_eve.running.stage import RunInterrupted, train_stage
+from lit_eve.running.recording import CHANGES, recorded
+from lit_eve.running.stage import train_stage
 from lit_eve.running.trainer import launch, limit_threads
 from lit_eve.running.transform import transform_stage
 from lit_eve.schema import Experiment, load
-from lit_eve.schema.running import MLflowTracking
 from lit_eve.tracking.environment import snapshot
-from lit_eve.tracking.runs import final_scores, objective
-from lit_eve.tracking.searches import card_of, end_of
-from lit_eve.tracking.shipper import Shipper, start_shipper
-from lit_eve.tracking.spool import Spool, environment_rank
+from lit_eve.tracking.redact import redact
+from lit_eve.tracking.spool import environment_rank
 
 
 def start(
@@ -63,7 +60,8 @@ def start(
         )
     directory = run_directory.create(runs, experiment.name)
     run_directory.write_atomically(directory.experiment_file, experiment.to_yaml())
-    directory.write_json("environment.json", snapshot())
+    changes = {CHANGES: [redact(change) for change in overrides]}
+    directory.write_json("environment.json", snapshot() | changes)
     return execute(experiment, directory, data, first, console)
 
 
@@ -100,7 +98,7 @@ def execute(
     plan.show(list(plans.values()), console)
     directory.write_json("plan.json", plan.as_json(list(plans.values())))
     summaries: dict[str, Any] = {}
-    with _tracked(kind):
+    with recorded(kind, plans, summaries):
         for name in experiment.stages:
             if name in names:
                 console.rule(f"stage {name}")
@@ -133,51 +131,6 @@ def _stages_to_run(experiment: Experiment, directory: RunDirectory, first: str |
             f"a run that finished {before!r}: lit-eve resume RUN --stage {first}."
         )
     return names[names.index(first) :]
-
-
-@contextmanager
-def _tracked(kind: Kind[Any, Any]) -> Iterator[None]:
-    """The run's own record, and the process that ships it; statuses are true in the end."""
-    experiment, directory = kind.experiment, kind.directory
-    card = card_of(directory.path)
-    tags = {"mlflow.runName": directory.id if card is None else card.name}
-    tags |= objective(*kind.objective) if card is None else card.tags
-    spool = Spool(directory.path / "tracking", tags=tags)
-    spool.status("RUNNING")
-    if card is not None:
-        spool.params(card.params)
-    spool.note(description(experiment, directory))
-    for name in (EXPERIMENT_FILE, "environment.json", "plan.json"):
-        spool.artifact(directory.path / name, "config")
-    shipper: Shipper | None = None
-    if isinstance(experiment.tracking, MLflowTracking):
-        shipper = start_shipper(directory.path, experiment.tracking.uri.resolved())
-    try:
-        yield
-        last = list(experiment.stages)[-1]
-        for step, values in final_scores(directory.stage(last) / "tracking"):
-            spool.metrics(values, step)
-        spool.status("FINISHED")
-    except (RunInterrupted, KeyboardInterrupt):
-        spool.status(*end_of(directory.path))
-        raise
-    except BaseException:
-        spool.status("FAILED")
-        raise
-    finally:
-        spool.close()
-        if shipper is not None:
-            shipper.finish()
-
-
-def description(experiment: Experiment, directory: RunDirectory) -> str:
-    """The run in the tracker's words: question first, then what to type."""
-    return "\n\n".join(
-        (
-            experiment.question or f"Experiment {experiment.name}.",
-            f"`lit-eve evaluate {directory.id}` · `lit-eve resume {directory.id}`",
-        )
-    )
 
 
 def _conclude(summaries: Mapping[str, Any], kind: Kind[Any, Any]) -> None:

@@ -11,10 +11,12 @@ from torch import nn
 
 from lit_eve.checkpoints import newest, read_weights, write_weights
 from lit_eve.running.kinds import Feed, Kind
+from lit_eve.running.lineage import record_stage
 from lit_eve.running.trainer import launch, make_callbacks, make_trainer, peak_memory
 from lit_eve.running.weights import load_weights
 from lit_eve.strategies import builds_on_meta, usable_weights
 from lit_eve.tracking.logger import SpoolLogger
+from lit_eve.tracking.searches import end_of
 from lit_eve.tracking.spool import environment_rank
 from lit_eve_callbacks.stop_on_signal import StopOnSignal, Stopped
 from lit_eve_data.loading.working import Share
@@ -65,6 +67,7 @@ def train_stage(kind: Kind[Any, Any], name: str) -> dict[str, Any]:
     spread = launch(kind.experiment.hardware)
     feed = kind.feed(name, Share(environment_rank(), spread.world_size))
     logger = SpoolLogger(directory.stage(name))
+    record_stage(kind, name, logger.spool)
     task = kind.task(name, model, feed.steps)
     stopping = StopOnSignal()
     own = kind.callbacks(name, model, feed.steps, logger)
@@ -76,6 +79,7 @@ def train_stage(kind: Kind[Any, Any], name: str) -> dict[str, Any]:
     with contextlib.suppress(Stopped):
         trainer.fit(task, feed.loader, feed.validation, ckpt_path=checkpoint, weights_only=True)
     if stopping.signal is not None:
+        logger.spool.status(*end_of(directory.path))  # a pruned trial is no failure
         raise RunInterrupted(stopping.signal.name)
     summary = finish_stage(kind, name, feed, trainer, model, logger)
     summary |= {"seconds": round(time.time() - started, 1), "memory_peak_gib": peak_memory()}

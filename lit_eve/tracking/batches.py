@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -160,7 +161,8 @@ class Sender:
             name=fields["name"],
             digest=fields["digest"],
             source_type="local",
-            source=f'{{"uri": "{fields["source"]}"}}',
+            source=json.dumps({"uri": fields["source"]}),
+            profile=json.dumps({"samples": fields.get("samples", {})}),
         )
         context = InputTag("mlflow.data.context", fields["context"])
         self.client.log_inputs(self.run_id, [DatasetInput(dataset, [context])])

@@ -71,6 +71,7 @@ class Spool:
         self.path = self.directory / EVENTS_FILE
         self.uid = ""
         self._params: dict[str, str] = {}
+        self._datasets: list[dict[str, object]] = []
         self._steps: dict[str, int] = {}  # last recorded step of each key, until it is passed
         self._resumed_step = -1
         self._torn = False
@@ -89,6 +90,8 @@ class Spool:
                 self.uid = event["uid"]
             elif event["k"] == "params":
                 self._params.update(event["v"])
+            elif event["k"] == "dataset":
+                self._datasets.append(event["v"])
             for key in _step_keys(event):
                 self._steps[key] = max(event["s"], self._steps.get(key, -1))
         self._resumed_step = max(self._steps.values(), default=-1)
@@ -190,19 +193,30 @@ class Spool:
             return
         self.artifact(path, folder=Path(name).parent.as_posix().removeprefix("."))
 
-    def dataset(self, name: str, digest: str, source: str, context: str = "training") -> None:
-        """Record which data the run reads.
+    def dataset(
+        self,
+        name: str,
+        digest: str,
+        source: str,
+        context: str = "training",
+        samples: Mapping[str, int] | None = None,
+    ) -> None:
+        """Record which data the run reads; said once, however often it is resumed.
 
         Args:
             name: the dataset's name in the experiment file.
-            digest: at most 36 characters that change when the data changes.
+            digest: changes when the data changes; its first 36 characters are kept.
             source: where it lies; credentials in it are removed.
             context: what it is read for.
+            samples: how many, by split.
         """
         from lit_eve.tracking.redact import redact
 
         fields = {"name": name, "digest": digest[:36], "source": redact(source), "context": context}
-        self._append({"k": "dataset", "v": fields})
+        value: dict[str, object] = {**fields, "samples": dict(samples or {})}
+        if value not in self._datasets:
+            self._datasets.append(value)
+            self._append({"k": "dataset", "v": value})
 
     def media(self, name: str) -> Path:
         """A path for a file of this spool; its folder exists afterwards."""

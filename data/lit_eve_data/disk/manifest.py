@@ -64,6 +64,12 @@ class Manifest:
         text = json.dumps(asdict(self.splits[split]), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the content of all splits; the same wherever the dataset lies."""
+        text = json.dumps({name: self.digest(name) for name in self.splits}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `MANIFEST.json`, the last file of a dataset."""
