@@ -8,7 +8,7 @@ from typing import Any
 
 from lit_eve.running.kinds import Kind
 from lit_eve.tracking.spool import Spool
-from lit_eve_data.manifest import read_manifest
+from lit_eve_data.disk.manifest import read_manifest
 
 DATA_FILE = "data.json"
 
