@@ -127,14 +127,14 @@ def _results(maker: Maker, tasks: Iterator[list[Any]], workers: int) -> Iterator
     if workers == 0:
         yield (_make_one(maker, entry) for task in tasks for entry in task)
         return
-    # Importing LitData takes seconds: it must not keep the first results waiting.
-    importing = threading.Thread(target=import_module, args=("litdata.streaming.writer",))
+    # Importing LitData takes seconds: it must keep neither the first results nor an end waiting.
+    importing = threading.Thread(
+        target=import_module, args=("litdata.streaming.writer",), daemon=True
+    )
     importing.start()
-    try:
-        with WorkerPool(_TaskMaker(maker), tasks, workers) as pool:
-            yield (result for results in pool for result in results)
-    finally:
-        importing.join()
+    with WorkerPool(_TaskMaker(maker), tasks, workers) as pool:
+        yield (result for results in pool for result in results)
+    importing.join()
 
 
 @dataclass(frozen=True)
