@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lit_eve_data.sources.validation import SMALLEST_SIDE, ImageRules
 
 T = TypeVar("T")
+_MARKED = 4096  # bytes looked at in the middle and at the end of a picture
 
 
 class Maker(Protocol):
@@ -59,31 +62,52 @@ class Shuffled(Sequence[T], Generic[T]):
 
 
 def shuffled_splits(
-    entries: Sequence[T], groups: Sequence[str] | None, held_out: float, seed: int
+    entries: Sequence[T],
+    marks: Sequence[Sequence[str]] | None,
+    held_out: float,
+    seed: int,
+    mixed: bool = False,
 ) -> dict[str, Sequence[T]]:
     """Entries in random order, with a share held out for validation.
 
     Args:
         entries: all inputs.
-        groups: of each entry; entries of one group, such as those about one image, are held out
-            together. None: every entry is a group of its own.
-        held_out: share of the groups for `val`.
-        seed: of the order.
+        marks: of each entry, of its images for example; entries that share one, directly or through
+            others, are held out together. None: every entry stands alone.
+        held_out: share of such groups for `val`.
+        seed: of the order, and of what is held out.
+        mixed: the entries are in a random order already.
     """
     random = np.random.RandomState(seed)
-    codes = np.arange(len(entries))
-    if groups is not None:
-        codes = np.unique(np.array(groups, np.str_), return_inverse=True)[1]
+    codes = np.arange(len(entries)) if marks is None else _joined(marks)
     count = int(codes.max()) + 1 if len(codes) else 0
     wanted = round(count * held_out)
     if held_out > 0 and count > 1:
         wanted = max(1, wanted)
     held = np.zeros(count, bool)
     held[random.permutation(count)[:wanted]] = True
-    order = random.permutation(len(entries))
+    order = np.arange(len(entries)) if mixed else random.permutation(len(entries))
     away = held[codes[order]]
     splits = {"train": order[~away].tolist(), "val": order[away].tolist()}
     return {name: Shuffled(entries, places) for name, places in splits.items() if places}
+
+
+def _joined(marks: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+    """(N,) the group of each entry: 0, 1, ... without gaps."""
+    parent = list(range(len(marks)))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    first: dict[str, int] = {}
+    for place, own in enumerate(marks):
+        for mark in own:
+            parent[root(place)] = root(first.setdefault(mark, place))
+    roots = np.array([root(place) for place in range(len(marks))], np.int64)
+    return np.asarray(np.unique(roots, return_inverse=True)[1], np.int64)
 
 
 def fingerprint(source: Source) -> str:
@@ -123,6 +147,39 @@ class FileOptions:
     def as_json(self) -> dict[str, Any]:
         """As plain JSON."""
         return asdict(self)
+
+
+def picture_mark(size: int, piece: Callable[[int, int], bytes]) -> str:
+    """Two files of a picture that are equal have the same mark; others hardly ever do.
+
+    Reading all of every file twice would double the work: the length, the middle and the end tell
+    pictures apart, and two that are taken for one are only held out together.
+
+    Args:
+        size: bytes of the file.
+        piece: reads bytes of it, given where from and how many.
+    """
+    digest = hashlib.sha1(str(size).encode(), usedforsecurity=False)
+    for start in (size // 2, max(0, size - _MARKED)):
+        digest.update(piece(start, min(_MARKED, size - start)))
+    return digest.hexdigest()
+
+
+def files_mark(folder: Path, names: Iterable[Any]) -> str:
+    """Changes when one of the files does, or is there no more; names may be anything.
+
+    Args:
+        folder: that the names are relative to.
+        names: of the files, as somebody wrote them.
+    """
+    digest = hashlib.sha256()
+    for name in sorted({name for name in names if isinstance(name, str)}):
+        about = None
+        with contextlib.suppress(OSError, ValueError):  # a name that no file has
+            about = (folder / name).stat()
+        mark = None if about is None else (about.st_size, about.st_mtime_ns)
+        digest.update(f"{name}\0{mark}\0".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def file_mark(path: Path) -> dict[str, Any]:

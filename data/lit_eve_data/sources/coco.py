@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lit_eve_data.disk.records import BadSampleError
-from lit_eve_data.sources.base import FileOptions, file_mark, shuffled_splits
+from lit_eve_data.sources.base import FileOptions, file_mark, files_mark, shuffled_splits
 from lit_eve_data.sources.conversations import captioned
 from lit_eve_data.sources.validation import ImageRules, check_image, check_text, read_below
 
@@ -32,11 +33,12 @@ class CocoSource:
     options: FileOptions
 
     def description(self) -> dict[str, Any]:
-        """Where it is, which version of it, and what is done with it."""
+        """Where it is, which version of it and of its images, and what is done with it."""
         return {
             "type": "coco",
             "file": file_mark(self.file),
             "images": str(self.images.resolve()),
+            "pictures": self._pictures,
             "options": self.options.as_json(),
         }
 
@@ -46,6 +48,12 @@ class CocoSource:
         Raises:
             ValueError: if the file is not as COCO writes it.
         """
+        entries = self._entries
+        marks = [[str(entry[1])] for entry in entries]
+        return shuffled_splits(entries, marks, self.options.held_out, self.options.seed)
+
+    @cached_property
+    def _entries(self) -> list[Entry]:
         try:
             content = json.loads(self.file.read_text("utf-8"))
             files = {image["id"]: image["file_name"] for image in content["images"]}
@@ -57,9 +65,12 @@ class CocoSource:
             raise ValueError(
                 f"{self.file} does not hold captions as COCO writes them: {error!r}."
             ) from error
-        entries = entries[: self.options.limit]
-        groups = [str(entry[1]) for entry in entries]
-        return shuffled_splits(entries, groups, self.options.held_out, self.options.seed)
+        return entries[: self.options.limit]
+
+    @cached_property
+    def _pictures(self) -> str:
+        """Changes with the files of the pictures."""
+        return files_mark(self.images, (entry[1] for entry in self._entries))
 
     @property
     def maker(self) -> CocoMaker:
@@ -80,7 +91,7 @@ class CocoMaker:
         if file is None:
             raise BadSampleError("missing", "its image is not in the list of images.")
         image = check_image(read_below(self.images, file), self.rules)
-        return captioned(name, check_text(caption), image, "caption/coco")
+        return captioned(name, check_text(caption), [image], "caption/coco")
 
     def name(self, entry: Entry) -> str:
         """The annotation."""

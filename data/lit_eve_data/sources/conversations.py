@@ -58,13 +58,14 @@ def conversation(
     return encode(sample)
 
 
-def captioned(name: str, caption: str, image: StoredImage, kind: str) -> bytes:
-    """The record of an image with a caption."""
+def captioned(name: str, caption: str, images: list[StoredImage], kind: str) -> bytes:
+    """The record of images with one caption."""
+    prompt = CAPTION_PROMPT if len(images) == 1 else CAPTION_PROMPT.replace("image", "images")
     turns = [
-        {"role": "user", "content": f"{IMAGE}\n{CAPTION_PROMPT}"},
+        {"role": "user", "content": f"{IMAGE}\n" * len(images) + prompt},
         {"role": "assistant", "content": caption},
     ]
-    return conversation(name, turns, [image], kind)
+    return conversation(name, turns, images, kind)
 
 
 def placed(turns: list[Turn], num_images: int) -> list[Turn]:

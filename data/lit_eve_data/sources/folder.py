@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_eve_data.sources.base import FileOptions, shuffled_splits
+from lit_eve_data.sources.base import FileOptions, files_mark, shuffled_splits
 from lit_eve_data.sources.conversations import conversation
 from lit_eve_data.sources.validation import ImageRules, check_image, check_text, read_below
 
@@ -28,12 +27,11 @@ class FolderSource:
     options: FileOptions
 
     def description(self) -> dict[str, Any]:
-        """Where it is, which files are in it, and what is done with them."""
-        names = "\0".join(self._names())
+        """Where it is, which files of which versions are in it, and what is done with them."""
         return {
             "type": "folder",
             "folder": str(self.folder.resolve()),
-            "files": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
+            "files": files_mark(self.folder, self._names()),
             "options": self.options.as_json(),
         }
 

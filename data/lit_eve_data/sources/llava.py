@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lit_eve_data.disk.records import BadSampleError
-from lit_eve_data.sources.base import FileOptions, file_mark, shuffled_splits
+from lit_eve_data.sources.base import FileOptions, file_mark, files_mark, shuffled_splits
 from lit_eve_data.sources.conversations import conversation, turns_of
 from lit_eve_data.sources.validation import ImageRules, check_image, check_text, read_below
 
@@ -32,11 +33,12 @@ class LlavaSource:
     options: FileOptions
 
     def description(self) -> dict[str, Any]:
-        """Where it is, which version of it, and what is done with it."""
+        """Where it is, which version of it and of its images, and what is done with it."""
         return {
             "type": "llava",
             "file": file_mark(self.file),
             "images": str(self.images.resolve()),
+            "pictures": self._pictures,
             "options": self.options.as_json(),
         }
 
@@ -46,9 +48,19 @@ class LlavaSource:
         Raises:
             ValueError: if the file is no such list.
         """
-        entries = list(enumerate(read_list(self.file)))[: self.options.limit]
-        groups = [_group(place, entry) for place, entry in entries]
-        return shuffled_splits(entries, groups, self.options.held_out, self.options.seed)
+        entries = self._entries
+        marks = [[str(name) for name in _names(entry)] for _, entry in entries]
+        return shuffled_splits(entries, marks, self.options.held_out, self.options.seed)
+
+    @cached_property
+    def _entries(self) -> list[Entry]:
+        return list(enumerate(read_list(self.file)))[: self.options.limit]
+
+    @cached_property
+    def _pictures(self) -> str:
+        """Changes with the files of the pictures."""
+        names = (name for _, entry in self._entries for name in _names(entry))
+        return files_mark(self.images, names)
 
     @property
     def maker(self) -> LlavaMaker:
@@ -68,8 +80,7 @@ class LlavaMaker:
         place, content = entry
         if not isinstance(content, dict):
             raise BadSampleError("turns", "the entry is no object.")
-        names = content.get("image", [])
-        names = names if isinstance(names, list) else [names]
+        names = _names(content)
         turns = turns_of(content.get("conversations"))
         images = [check_image(read_below(self.images, name), self.rules) for name in names]
         return conversation(check_text(str(content.get("id", place))), turns, images)
@@ -99,7 +110,7 @@ def read_list(path: Path) -> list[Any]:
     return content
 
 
-def _group(place: int, entry: Any) -> str:
-    """Entries about the same images share a name."""
-    image = entry.get("image") if isinstance(entry, dict) else None
-    return json.dumps(image) if image else f"#{place}"
+def _names(entry: Any) -> list[Any]:
+    """What an entry says its images are called."""
+    named = entry.get("image", []) if isinstance(entry, dict) else []
+    return named if isinstance(named, list) else [named]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lit_eve_data.disk.records import BadSampleError, Turn
-from lit_eve_data.sources.base import FileOptions, Shuffled, file_mark
+from lit_eve_data.sources.base import FileOptions, file_mark, picture_mark, shuffled_splits
 from lit_eve_data.sources.conversations import captioned, conversation, placed, turns_of
 from lit_eve_data.sources.texts import text_record
 from lit_eve_data.sources.validation import ImageRules, check_image, check_text
@@ -46,28 +47,24 @@ class ParquetSource:
         }
 
     def splits(self) -> Mapping[str, Sequence[Entry]]:
-        """All rows of all files.
+        """All rows of all files; those with the same images are held out together.
 
         Raises:
             ValueError: if a file is no Parquet, or has no column this program knows.
         """
-        groups = [
+        tables = [
             (str(file), number, rows)
             for file in self.files
             for number, rows in enumerate(_row_groups(file))
         ]
         random = np.random.RandomState(self.options.seed)
         entries = [
-            (groups[place][0], groups[place][1], row)
-            for place in random.permutation(len(groups)).tolist()
-            for row in random.permutation(groups[place][2]).tolist()
+            (tables[place][0], tables[place][1], row)
+            for place in random.permutation(len(tables)).tolist()
+            for row in random.permutation(tables[place][2]).tolist()
         ][: self.options.limit]
-        away = random.random_sample(len(entries)) < self.options.held_out
-        if self.options.held_out and len(entries) > 1:
-            away[0], away[1] = True, False  # both splits have at least one
-        places = np.arange(len(entries))
-        splits = {"train": places[~away].tolist(), "val": places[away].tolist()}
-        return {name: Shuffled(entries, chosen) for name, chosen in splits.items() if chosen}
+        marks = _marks(entries) if self.options.held_out else None
+        return shuffled_splits(entries, marks, self.options.held_out, self.options.seed, mixed=True)
 
     @property
     def maker(self) -> ParquetMaker:
@@ -98,7 +95,7 @@ class ParquetMaker:
             return conversation(name, [], images, "image/parquet")
         if not images:
             return text_record(name, check_text(caption))
-        return captioned(name, check_text(caption).strip(), images[0], "caption/parquet")
+        return captioned(name, check_text(caption).strip(), images, "caption/parquet")
 
     def name(self, entry: Entry) -> str:
         """File, row group and row."""
@@ -143,12 +140,47 @@ def _wanted() -> set[str]:
     return {*IMAGES, *TALKS, *CAPTIONS, "texts", "question", "answer"}
 
 
+def _marks(entries: Sequence[Entry]) -> list[list[str]]:
+    """Of the images of each row."""
+    marks = []
+    for (file, number), rows in groupby(entries, lambda entry: entry[:2]):
+        table = _parquet(Path(file))
+        columns = [name for name in table.schema_arrow.names if name in IMAGES]
+        values = table.read_row_group(number, columns=columns).to_pylist() if columns else None
+        for _, _, row in rows:
+            held = values[row] if values is not None else {}
+            marks.append([_mark(value) for name in held for value in _listed(held[name])])
+    return marks
+
+
+def _mark(value: Any) -> str:
+    """Of an image as it stands in a table."""
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(data, bytes):  # it will be refused
+        return str(value)
+    return picture_mark(len(data), lambda start, count: data[start : start + count])
+
+
+def _listed(value: Any) -> list[Any]:
+    """What a column holds: one, several, none."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
 def _image_values(row: Mapping[str, Any]) -> list[Any]:
-    for name in IMAGES:
-        value = row.get(name)
-        if value is not None:
-            return value if isinstance(value, list) else [value]
-    return []
+    """The images of a row.
+
+    Raises:
+        BadSampleError: if several columns hold some.
+    """
+    found = {name: values for name in IMAGES if (values := _listed(row.get(name)))}
+    if len(found) > 1:
+        raise BadSampleError(
+            "several_images",
+            f"the columns {list(found)} all hold images: leave one, or put all into `images`.",
+        )
+    return next(iter(found.values()), [])
 
 
 def _bytes(value: Any) -> bytes:

@@ -50,8 +50,8 @@ class TextSource:
             for number, document in enumerate(_documents(file))
             for part, piece in enumerate(cut(document) if isinstance(document, str) else [document])
         ][: self.options.limit]
-        groups = [name.rpartition(".")[0] for name, _ in pieces]
-        return shuffled_splits(pieces, groups, self.options.held_out, self.options.seed)
+        marks = [[name.rpartition(".")[0]] for name, _ in pieces]
+        return shuffled_splits(pieces, marks, self.options.held_out, self.options.seed)
 
     @property
     def maker(self) -> TextMaker:

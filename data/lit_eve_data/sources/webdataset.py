@@ -6,11 +6,13 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from lit_eve_data.disk.records import BadSampleError
-from lit_eve_data.sources.base import FileOptions, file_mark, shuffled_splits
+from lit_eve_data.sources.base import FileOptions, file_mark, picture_mark, shuffled_splits
 from lit_eve_data.sources.conversations import captioned, conversation, placed, turns_of
 from lit_eve_data.sources.validation import MOST_BYTES, ImageRules, check_image, check_text
 
@@ -51,9 +53,10 @@ class WebDatasetSource:
         }
 
     def splits(self) -> Mapping[str, Sequence[Entry]]:
-        """All samples of all shards."""
+        """All samples of all shards; those with the same images are held out together."""
         entries = [entry for tar in self.tars for entry in scan(tar)][: self.options.limit]
-        return shuffled_splits(entries, None, self.options.held_out, self.options.seed)
+        marks = _marks(entries) if self.options.held_out else None
+        return shuffled_splits(entries, marks, self.options.held_out, self.options.seed)
 
     @property
     def maker(self) -> WebDatasetMaker:
@@ -72,23 +75,65 @@ class WebDatasetMaker:
         if entry.problem is not None:
             raise BadSampleError(*entry.problem)
         files = dict(_read(entry))
-        found = [files[form] for form in IMAGES if form in files]
-        if not found:
-            raise BadSampleError("missing", f"no image among {sorted(files) or 'its files'}.")
-        image = check_image(found[0], self.rules)
+        images = [check_image(files[form], self.rules) for form in _images(entry)]
         name = self.name(entry)
         about = _json(files["json"]) if "json" in files else {}
         if "conversations" in about:
-            turns = placed(turns_of(about["conversations"]), 1)
-            return conversation(name, turns, [image])
+            turns = placed(turns_of(about["conversations"]), len(images))
+            return conversation(name, turns, images)
         caption = _text(files["txt"]) if "txt" in files else about.get("caption")
         if caption is None:
-            return conversation(name, [], [image], "image/webdataset")
-        return captioned(name, check_text(caption).strip(), image, "caption/webdataset")
+            return conversation(name, [], images, "image/webdataset")
+        return captioned(name, check_text(caption).strip(), images, "caption/webdataset")
 
     def name(self, entry: Entry) -> str:
         """Shard and key."""
         return f"{Path(entry.tar).name}/{entry.key}"
+
+
+def _images(entry: Entry) -> list[str]:
+    """The extensions of a sample's images, in the order they are shown.
+
+    One image has its format as extension (`jpg`); several are numbered (`0.jpg`, `1.jpg`).
+
+    Raises:
+        BadSampleError: if there is none, or if it is not said which of several are meant.
+    """
+    found = [form for form, _, _ in entry.members if form.rpartition(".")[2] in IMAGES]
+    if not found:
+        names = sorted(form for form, _, _ in entry.members)
+        raise BadSampleError("missing", f"no image among {names or 'its files'}.")
+    numbered = {form: form.partition(".")[0] for form in found}
+    if len(found) > 1 and not all(number.isdecimal() for number in numbered.values()):
+        raise BadSampleError(
+            "several_images",
+            f"it is not said which of {found} are shown, and in which order: number those that are "
+            "(0.jpg, 1.jpg), leave one, or name the others otherwise.",
+        )
+    if len(set(numbered.values())) < len(found):
+        raise BadSampleError("several_images", f"two of {found} have one number.")
+    return sorted(found, key=lambda form: int(numbered[form])) if len(found) > 1 else found
+
+
+def _marks(entries: Sequence[Entry]) -> list[list[str]]:
+    """Of the images of each sample."""
+    marks = []
+    for tar, samples in groupby(entries, lambda entry: entry.tar):
+        with Path(tar).open("rb") as file:
+            for entry in samples:
+                images = [
+                    (place, size)
+                    for form, place, size in entry.members
+                    if form.rpartition(".")[2] in IMAGES and entry.problem is None
+                ]
+                marks.append([picture_mark(n, partial(_piece, file, place)) for place, n in images])
+    return marks
+
+
+def _piece(file: BinaryIO, place: int, start: int, count: int) -> bytes:
+    """Some bytes of a file that lies at `place` of a tar."""
+    file.seek(place + start)
+    return file.read(count)
 
 
 def scan(tar: Path) -> list[Entry]:
