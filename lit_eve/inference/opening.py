@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,14 @@ from torch import nn
 
 import lit_eve
 from lit_eve import assemble
-from lit_eve.checkpoints import newest, read_weights
+from lit_eve.checkpoints import read_weights
 from lit_eve.inference.assistant import Assistant
 from lit_eve.models.tokenizers.image_tokenizer import ImageTokenizer
 from lit_eve.running.directory import RunDirectory
 from lit_eve.running.kinds import Kind, Tokenizer, VisionLanguage, kind_of
 from lit_eve.running.run import quiet
 from lit_eve.running.trainer import limit_threads
-from lit_eve.running.weights import load_weights
+from lit_eve.running.weights import find_weights, load_weights
 from lit_eve.schema import (
     Experiment,
     ExperimentErrors,
@@ -49,7 +48,7 @@ def open_run(
     experiment = read_experiment(directory)
     quiet()
     limit_threads(experiment.hardware)
-    name, file = newest_weights(directory, list(experiment.stages), stage)
+    name, file = find_weights(directory, list(experiment.stages), stage)
     kind = kind_of(experiment).prepare(experiment, directory, data, console)
     return kind, name, _loaded(kind, name, file)
 
@@ -73,7 +72,19 @@ def open_assistant(directory: RunDirectory, stage: str | None = None) -> Assista
         )
     quiet()
     limit_threads(experiment.hardware)
-    name, file = newest_weights(directory, list(experiment.stages), stage)
+    name, file = find_weights(directory, list(experiment.stages), stage)
+    kind = vision_language(experiment, directory)
+    return Assistant(_loaded(kind, name, file), kind.encoder_of(name), name, file)
+
+
+def vision_language(
+    experiment: VisionLanguageExperiment, directory: RunDirectory
+) -> VisionLanguage:
+    """What a run's model reads through, without its data.
+
+    Raises:
+        ValueError: if the run's own text tokenizer is not there.
+    """
     trained = isinstance(experiment.model.text, TrainedText)
     if trained and not (directory.text / "tokenizer.json").is_file():
         raise ValueError(
@@ -83,8 +94,7 @@ def open_assistant(directory: RunDirectory, stage: str | None = None) -> Assista
     text = assemble.text(experiment.model, {}, directory.text)
     layout = assemble.on_meta(experiment.model, text.num_tokens).layout
     encoder = SampleEncoder(text, assemble.cutter(experiment.model.images, layout))
-    kind = VisionLanguage(experiment, directory, {}, Console(quiet=True), encoder)
-    return Assistant(_loaded(kind, name, file), kind.encoder_of(name), name, file)
+    return VisionLanguage(experiment, directory, {}, Console(quiet=True), encoder)
 
 
 def open_tokenizer(directory: RunDirectory, stage: str | None = None) -> ImageTokenizer:
@@ -104,7 +114,7 @@ def open_tokenizer(directory: RunDirectory, stage: str | None = None) -> ImageTo
             "pictures into codes. Name a run of one."
         )
     limit_threads(experiment.hardware)
-    name, file = newest_weights(directory, list(experiment.stages), stage)
+    name, file = find_weights(directory, list(experiment.stages), stage)
     kind = Tokenizer(experiment, directory, {}, Console(quiet=True))
     model: ImageTokenizer = _loaded(kind, name, file)
     return model
@@ -119,31 +129,9 @@ def read_experiment(directory: RunDirectory) -> Experiment:
     try:
         return load(directory.experiment_file)
     except ExperimentErrors as error:
-        if (told := _other_version(directory)) is None:
+        if (told := other_version(directory)) is None:
             raise
         raise ValueError(f"{told} Its experiment file: {error.problems[0]}") from error
-
-
-def newest_weights(
-    directory: RunDirectory, stages: Sequence[str], stage: str | None
-) -> tuple[str, Path]:
-    """The stage and the file its weights are in: final ones, or the newest checkpoint.
-
-    Raises:
-        ValueError: if there is no such stage, or there are no weights.
-    """
-    if stage is not None and stage not in stages:
-        raise ValueError(f"the run has no stage {stage!r}. Stages: {', '.join(stages)}.")
-    for name in [stage] if stage else reversed(stages):
-        final = directory.weights(name)
-        found = final if final.is_file() else newest(directory.checkpoints(name))
-        if found is not None:
-            return name, found
-    wanted = f" of stage {stage}" if stage else ""
-    raise ValueError(
-        f"{directory.path} has no weights{wanted} yet, so nothing can answer. Wait for its first "
-        "checkpoint, or resume it."
-    )
 
 
 def _loaded(kind: Kind[Any, Any], name: str, file: Path) -> Any:
@@ -153,13 +141,13 @@ def _loaded(kind: Kind[Any, Any], name: str, file: Path) -> Any:
     try:
         load_weights(model, read_weights(file) if final else kind.final_weights(file), file)
     except (ValueError, RuntimeError) as error:  # names that differ, or shapes
-        told = _other_version(kind.directory)
+        told = other_version(kind.directory)
         raise ValueError(f"{told} {error}" if told else str(error)) from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval()
 
 
-def _other_version(directory: RunDirectory) -> str | None:
+def other_version(directory: RunDirectory) -> str | None:
     """What to say of a run that another version wrote; None if this one did, or nobody knows."""
     file = directory.path / "environment.json"
     try:
