@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -144,6 +144,10 @@ class ChatText:
             raise ValueError("the last turn is the assistant's: a prompt ends with the user's.")
         return encoded
 
+    def words(self, content: str) -> list[int]:
+        """Ids of what somebody says, without anything around it."""
+        return self._segment("", content, "")
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, up to the first end token, without special tokens."""
         words = list(ids)
@@ -236,8 +240,20 @@ class ChatText:
         directory.mkdir(parents=True, exist_ok=True)
         self.transformers().save_pretrained(directory)
         self.tokenizer.save(str(directory / "tokenizer.json"))
-        about = {"format": asdict(self.format), "pad_id": self.pad_id, "template": self.template}
-        (directory / _MARKERS).write_text(json.dumps(about, indent=1, ensure_ascii=False))
+        about = json.dumps(self.about(), indent=1, ensure_ascii=False)
+        (directory / _MARKERS).write_text(about)
+
+    def about(self) -> dict[str, Any]:
+        """All but the tokenizer itself, as plain keys and values; `of` takes it back."""
+        return {"format": asdict(self.format), "pad_id": self.pad_id, "template": self.template}
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, about: Mapping[str, Any]) -> Self:
+        """The reverse of `about`."""
+        options = dict(about["format"])
+        system = options.pop("system")
+        form = ChatFormat(**options, system=None if system is None else tuple(system))
+        return cls(tokenizer, form, about["pad_id"], about["template"])
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -252,10 +268,7 @@ class ChatText:
                 "Name the directory that was written when the data was prepared."
             )
         about = json.loads((directory / _MARKERS).read_text())
-        system = about["format"].pop("system")
-        form = ChatFormat(**about["format"], system=None if system is None else tuple(system))
-        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        return cls(tokenizer, form, about["pad_id"], about["template"])
+        return cls.of(Tokenizer.from_file(str(directory / "tokenizer.json")), about)
 
     def transformers(self) -> PreTrainedTokenizerBase:
         """The same tokenizer for Hugging Face's programs, chat template included."""
