@@ -159,10 +159,15 @@ LIKELIHOODS: Mapping[str, tuple[Callable[[], PixelSpace], Likelihood]] = {
 }
 
 
+def build_quantizer(options: tokenizers.ImageTokenizer) -> Quantizer:
+    """The quantizer of an experiment's model."""
+    values_per_position = CHANNELS * options.encoder.stride**2
+    return QUANTIZERS[options.quantizer.type](options.quantizer, values_per_position)
+
+
 def build_tokenizer(options: tokenizers.ImageTokenizer) -> ImageTokenizer:
     """The model of an experiment; its discriminator, if it has one, included."""
-    values_per_position = CHANNELS * options.encoder.stride**2
-    quantizer = QUANTIZERS[options.quantizer.type](options.quantizer, values_per_position)
+    quantizer = build_quantizer(options)
     pixels = LIKELIHOODS[options.likelihood][0]()
     encoder, decoder = ENCODERS[options.encoder.type](options.encoder, quantizer, pixels.channels)
     critic = options.discriminator

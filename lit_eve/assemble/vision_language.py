@@ -138,11 +138,12 @@ def _vit(
 def _pretrained_encoder(
     options: encoders.PretrainedEncoder, given: Normalisation, weights: bool, shapes: Shapes
 ) -> VisionEncoder:
+    if options.source in shapes:
+        return VisionEncoder.shaped_like(shapes[options.source], options.layers, given)
     source = name_or_path(options.source.resolved())
-    if weights and options.source not in shapes:
+    if weights:
         return VisionEncoder.pretrained(source, options.layers, given)
-    shape = shapes.get(options.source) or AutoConfig.from_pretrained(source)
-    return VisionEncoder.shaped_like(shape, options.layers, given)
+    return VisionEncoder.shaped_like(AutoConfig.from_pretrained(source), options.layers, given)
 
 
 VISION_ENCODERS: Mapping[str, Callable[[Options, Normalisation, bool, Shapes], VisionEncoder]] = {

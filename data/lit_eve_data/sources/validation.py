@@ -121,7 +121,7 @@ def _can_be_kept(image: Image.Image, data: bytes, rules: ImageRules) -> bool:
 def _rewritten(image: Image.Image, rules: ImageRules) -> StoredImage:
     """The image as a plain RGB file: upright, opaque, small enough."""
     photo = image.format in ("JPEG", "MPO")
-    plain = _rgb(ImageOps.exif_transpose(_load(image)))
+    plain = plain_rgb(ImageOps.exif_transpose(_load(image)))
     if rules.max_side is not None and max(plain.size) > rules.max_side:
         scale = rules.max_side / max(plain.size)
         size = (max(1, round(plain.width * scale)), max(1, round(plain.height * scale)))
@@ -144,7 +144,7 @@ def _load(image: Image.Image) -> Image.Image:
     return image
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def plain_rgb(image: Image.Image) -> Image.Image:
     """Eight bits of red, green and blue; what is transparent shows white paper."""
     if image.mode.startswith("I;16"):  # `convert` would clip, not scale
         values = np.asarray(image, np.uint16)
