@@ -3,7 +3,7 @@
 The only room that knows every other. A class gets plain arguments; it never sees the schema.
 """
 
-from lit_eve.assemble.data import dataset, text, view
+from lit_eve.assemble.data import dataset, num_tokens, text, view
 from lit_eve.assemble.training import adamw, number, rates, task
 from lit_eve.assemble.vision_language import (
     cutter,
@@ -17,6 +17,7 @@ __all__ = [
     "adamw",
     "cutter",
     "dataset",
+    "num_tokens",
     "number",
     "on_meta",
     "rates",

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from lit_eve.assemble.addresses import name_or_path
+from lit_eve.importing.saved_text import has_saved_text, saved_text
 from lit_eve.schema import datasets, language_models
 from lit_eve.schema.foundations import Contrastive, TextModel
 from lit_eve.schema.models import EncoderFree, EncoderModel
@@ -72,6 +73,19 @@ def text(options: HasText, directories: Mapping[str, Path], saved: Path) -> Chat
     return ChatText.load(saved)
 
 
+def num_tokens(options: language_models.Text | None) -> int:
+    """Size of the vocabulary of a tokenizer, before the data is there; 0 if a decoder brings it."""
+    match options:
+        case language_models.TrainedText(vocabulary=size):
+            return size
+        case language_models.BytesText():
+            return bytes_text().num_tokens
+        case language_models.SavedText(source=source):
+            return saved_text(Path(source.resolved())).num_tokens
+        case None:
+            return 0
+
+
 def _new_text(options: HasText, directories: Mapping[str, Path]) -> ChatText:
     match options.text:
         case language_models.TrainedText(vocabulary=size):
@@ -79,7 +93,11 @@ def _new_text(options: HasText, directories: Mapping[str, Path]) -> ChatText:
             return train_text((line for store in stores for line in store.texts(TEXTS)), size)
         case language_models.BytesText():
             return bytes_text()
+        case language_models.SavedText(source=source):
+            return saved_text(Path(source.resolved()))
         case None:
             assert not isinstance(options, Contrastive)
             assert isinstance(options.language_model, language_models.Pretrained)
-            return pretrained_text(name_or_path(options.language_model.source.resolved()))
+            place = name_or_path(options.language_model.source.resolved())
+            saved = has_saved_text(Path(place))
+            return saved_text(Path(place)) if saved else pretrained_text(place)

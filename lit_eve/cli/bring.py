@@ -60,6 +60,16 @@ def dalle_dvae(
     print(f"next    lit-eve encode {target} PICTURES --to codes.safetensors")
 
 
+@app.command(name="exported")
+def exported(source: Source, target: Target) -> None:
+    """A model that `lit-eve export` wrote, to ask or to train on."""
+    from lit_eve.importing.exported import import_exported
+
+    import_exported(source, target)
+    print(f"wrote {target}: it works like a finished run's folder")
+    print(f"next  write a file with `extends: {target}/experiment.yaml` and stages of its own")
+
+
 def _say(lines: Iterable[str], target: Path) -> None:
     terminal = console()
     for line in lines:

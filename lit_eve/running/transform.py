@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning import seed_everything
+from torch import nn
 
 from lit_eve.checkpoints import read_weights, write_weights
+from lit_eve.importing.exported import is_export, read_exported
 from lit_eve.running.kinds import Kind
 from lit_eve.running.trainer import peak_memory
 from lit_eve.running.weights import load_weights
@@ -42,7 +44,7 @@ def transform_stage(kind: Kind[Any, Any], name: str) -> dict[str, Any]:
         file = Path(stage.weights.resolved())
     model = kind.model(weights=file is None)
     if file is not None:
-        load_weights(model, read_weights(file), file)
+        _load(kind, model, file)
         kind.console.print(f"  weights: all {len(model.state_dict())} tensors from {file}")
     if stage.do != "load":
         kind.transform(model, stage.do)
@@ -51,6 +53,21 @@ def transform_stage(kind: Kind[Any, Any], name: str) -> dict[str, Any]:
     summary |= {"seconds": round(time.time() - started, 1), "memory_peak_gib": peak_memory()}
     directory.write_json(f"{name}/summary.json", summary)
     return summary
+
+
+def _load(kind: Kind[Any, Any], model: nn.Module, file: Path) -> None:
+    """All weights from a file, a folder of shards or an exported model."""
+    if not is_export(file):
+        load_weights(model, read_weights(file), file)
+        return
+    kind.accept(file)
+    try:
+        load_weights(model, read_exported(file), file)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} An export leaves out what only training needs, such as patch_alignment: load "
+            "the run's own model.safetensors to go on with it."
+        ) from error
 
 
 def _wait(kind: Kind[Any, Any], name: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class TextModel(Strict):
     language_model: LanguageModel
     """The decoder: llama (random weights) or pretrained."""
     text: Text | None = None
-    """The text tokenizer: trained or bytes; the pretrained decoder's own when left out."""
+    """The text tokenizer: trained, bytes or saved; the pretrained decoder's own when left out."""
     to: Address | None = None
     """Folder for the trained decoder and its tokenizer; the run's own when left out."""
 
@@ -86,7 +86,7 @@ class Contrastive(Strict):
     width: Positive
     """Width of the space both are projected to."""
     text: Text
-    """The text tokenizer: trained or bytes."""
+    """The text tokenizer: trained, bytes or saved."""
     images: Images = Images()
     """Sizes and scale of the pictures."""
     to: Address | None = None

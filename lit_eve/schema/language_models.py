@@ -85,7 +85,15 @@ class BytesText(Strict):
     type: Literal["bytes"]
 
 
-Text = Annotated[TrainedText | BytesText, Field(discriminator="type")]
+class SavedText(Strict):
+    """The very tokenizer of another model, so that its weights mean here what they meant there."""
+
+    type: Literal["saved"]
+    source: Address = written_as("from")
+    """The folder of an exported model, or `text/` of a run."""
+
+
+Text = Annotated[TrainedText | BytesText | SavedText, Field(discriminator="type")]
 """A text tokenizer."""
 
 

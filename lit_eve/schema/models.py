@@ -26,7 +26,7 @@ class EncoderFree(Strict):
     language_model: LanguageModel
     """The decoder: llama (random weights) or pretrained."""
     text: Text | None = None
-    """The text tokenizer: trained or bytes; the pretrained decoder's own when left out."""
+    """The text tokenizer: trained, bytes or saved; the pretrained decoder's own when left out."""
     patch_embedding: PatchEmbedding
     """From pixels to visual tokens: eve, eve_v2 or linear."""
     images: Images = Images()
@@ -60,7 +60,7 @@ class EncoderModel(Strict):
     language_model: LanguageModel
     """The decoder: llama (random weights) or pretrained."""
     text: Text | None = None
-    """The text tokenizer: trained or bytes; the pretrained decoder's own when left out."""
+    """The text tokenizer: trained, bytes or saved; the pretrained decoder's own when left out."""
     vision_encoder: VisionEncoder
     """From pixels to features: pretrained or vit."""
     connector: Connector

@@ -108,7 +108,7 @@ class Transform(Strict):
     """copy: visual tokens' own weights start over from the text's (EVEv2 after its first stage).
     load: all weights come from a file, of another run or imported."""
     weights: Address | None = None
-    """The file to load: `model.safetensors` of a stage."""
+    """What to load: `model.safetensors` of a stage, or a folder that `lit-eve export` wrote."""
     previous: Name | None = written_as("from", default=None)
     """Stage whose weights are changed; the one above when left out."""
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _CACHED = 50_000  # segments remembered; synthetic questions repeat, real text does not
-_MARKERS = "chat.json"
+MARKERS = "chat.json"
+"""Beside a tokenizer: the words around the turns."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ class ChatText:
         self.transformers().save_pretrained(directory)
         self.tokenizer.save(str(directory / "tokenizer.json"))
         about = json.dumps(self.about(), indent=1, ensure_ascii=False)
-        (directory / _MARKERS).write_text(about)
+        (directory / MARKERS).write_text(about)
 
     def about(self) -> dict[str, Any]:
         """All but the tokenizer itself, as plain keys and values; `of` takes it back."""
@@ -262,12 +263,12 @@ class ChatText:
         Raises:
             ValueError: if the directory holds no saved chat tokenizer.
         """
-        if not (directory / _MARKERS).is_file():
+        if not (directory / MARKERS).is_file():
             raise ValueError(
-                f"{directory} holds no {_MARKERS}: it is not a text tokenizer saved by ChatText. "
+                f"{directory} holds no {MARKERS}: it is not a text tokenizer saved by ChatText. "
                 "Name the directory that was written when the data was prepared."
             )
-        about = json.loads((directory / _MARKERS).read_text())
+        about = json.loads((directory / MARKERS).read_text())
         return cls.of(Tokenizer.from_file(str(directory / "tokenizer.json")), about)
 
     def transformers(self) -> PreTrainedTokenizerBase:

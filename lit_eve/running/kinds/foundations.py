@@ -23,7 +23,6 @@ from lit_eve.running.kinds.kind import E, M, prepare_datasets
 from lit_eve.running.kinds.packed import Packed
 from lit_eve.schema import ContrastiveExperiment, TextExperiment
 from lit_eve.schema.images import Images
-from lit_eve.schema.language_models import TrainedText
 from lit_eve.tasks.contrastive import ContrastiveTask
 from lit_eve.tasks.language import LanguageTask
 from lit_eve.tracking.runs import Direction
@@ -75,10 +74,7 @@ class TextOnly(Foundation[TextExperiment, TextModel]):
     @classmethod
     def expect(cls, experiment: TextExperiment, devices: int) -> list[StagePlan]:
         """Lengths are assumed."""
-        options, tokens = experiment.model.text, 0  # a pretrained decoder brings its own
-        if options is not None:
-            own = options.vocabulary if isinstance(options, TrainedText) else None
-            tokens = own or bytes_text().num_tokens
+        tokens = assemble.num_tokens(experiment.model.text)
         model = foundations.on_meta_text(experiment.model, tokens)
         return [plan_stage(experiment, model, name, devices=devices) for name in experiment.stages]
 

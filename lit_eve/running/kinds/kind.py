@@ -143,6 +143,9 @@ class Kind(ABC, Generic[E, M]):
         """What a stage leaves as its weights, from its last checkpoint."""
         return read_weights(checkpoint, prefix="model.")
 
+    def accept(self, exported: Path) -> None:
+        """Raise ValueError unless an exported model's weights mean here what they meant there."""
+
     def transform(self, model: M, what: str) -> None:
         """Change the weights of a model as a stage that trains nothing asks for (`do:`)."""
         raise NotImplementedError(f"{type(self).__name__} has no stage that does {what!r}")

@@ -12,6 +12,7 @@ from rich.console import Console
 from lit_eve import assemble
 from lit_eve.assemble.vision_language import SIZES
 from lit_eve.evaluation.examine import Examiner, ShowAnswers, held_out, scores
+from lit_eve.importing.saved_text import saved_text
 from lit_eve.models.divide_and_conquer import DividedLanguageModel
 from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.planning.plan import StagePlan
@@ -21,13 +22,12 @@ from lit_eve.running.kinds.kind import prepare_datasets
 from lit_eve.running.kinds.packed import Packed
 from lit_eve.running.progress import progress_line
 from lit_eve.schema import VisionLanguageExperiment
-from lit_eve.schema.language_models import BytesText, TrainedText
-from lit_eve.schema.models import VisionLanguage as VisionLanguageOptions
 from lit_eve.strategies import compile_blocks
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.runs import Direction
 from lit_eve_data.disk.reading import RecordView
-from lit_eve_data.encoding.vocabulary import bytes_text
+from lit_eve_data.disk.records import IMAGE
+from lit_eve_data.encoding.text import ChatText
 from lit_eve_data.packing.lengths import SampleEncoder
 
 
@@ -56,7 +56,7 @@ class VisionLanguage(Packed[VisionLanguageExperiment, VisionLanguageModel]):
     @classmethod
     def expect(cls, experiment: VisionLanguageExperiment, devices: int) -> list[StagePlan]:
         """Lengths are assumed."""
-        model = assemble.on_meta(experiment.model, _vocabulary(experiment.model))
+        model = assemble.on_meta(experiment.model, assemble.num_tokens(experiment.model.text))
         return [plan_stage(experiment, model, name, devices=devices) for name in experiment.trained]
 
     def plan(self, name: str, devices: int) -> StagePlan:
@@ -88,6 +88,16 @@ class VisionLanguage(Packed[VisionLanguageExperiment, VisionLanguageModel]):
             return self.encoder
         policy = SIZES[stage.size.type](stage.size)
         return replace(self.encoder, cutter=replace(self.encoder.cutter, size=policy))
+
+    def accept(self, exported: Path) -> None:
+        """Tokens have to stand for the same words."""
+        theirs, ours = saved_text(exported), self.encoder.text
+        if theirs.about() != ours.about() or _vocabulary(theirs) != _vocabulary(ours):
+            raise ValueError(
+                f"the model in {exported} reads other tokens than this run's text tokenizer makes: "
+                "its words would be mixed up. Write its tokenizer into the experiment: "
+                f"model.text={{type: saved, from: {exported}}}."
+            )
 
     def transform(self, model: VisionLanguageModel, what: str) -> None:
         """copy: visual tokens' own weights start over from the text's."""
@@ -133,14 +143,9 @@ class VisionLanguage(Packed[VisionLanguageExperiment, VisionLanguageModel]):
         return f"{value:.1%}"
 
 
-def _vocabulary(options: VisionLanguageOptions) -> int:
-    match options.text:
-        case TrainedText(vocabulary=size):
-            return size
-        case BytesText():
-            return bytes_text().num_tokens
-        case None:
-            return 0  # a pretrained decoder brings its own
+def _vocabulary(text: ChatText) -> dict[str, int]:
+    """Words by token; the placeholder of an image is no word."""
+    return {word: n for word, n in text.tokenizer.get_vocab().items() if word != IMAGE}
 
 
 def _codes(view: RecordView) -> list[int]:
