@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,9 @@ import torch
 from rich.console import Console
 
 from tests.files import QUICKSTART, UNTRACKED
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a test's processes need not compile torch again
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 
@@ -66,10 +67,21 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run the command line; what a user can mend is said in words, not as a traceback."""
+    _keep_bytecode()
     try:
         app()
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(_explain(error))
+
+
+def _keep_bytecode() -> None:
+    """Let Python keep what it compiles, here and in every process that a run starts.
+
+    Container images often forbid it. Then each process compiles the four thousand modules behind
+    torch anew, which takes longer than everything else that a short command does.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def _explain(error: Exception) -> int:

@@ -143,10 +143,10 @@ def _tokenizer(model: Plain) -> tuple[int, Sides]:
     Batches are of one size, so few scenes have few sizes: two for either side.
     """
     encoder = model["encoder"]
-    encoder |= {"width": min(encoder["width"], WIDTH), "blocks": 1}
+    encoder |= {"width": min(encoder["width"], WIDTH // 2), "blocks": 1}
     cell = 8
     if encoder["type"] == "convolutional":
-        levels = min(4, len(encoder["multipliers"]))
+        levels = min(3, len(encoder["multipliers"]))
         encoder["multipliers"] = [min(factor, 2) for factor in encoder["multipliers"][:levels]]
         encoder["attention"] = sorted({min(level, levels - 1) for level in encoder["attention"]})
         cell = 2 ** (levels - 1)
@@ -271,12 +271,12 @@ def _whole_parts(train: Plain) -> Plain:
 
 def _surroundings(plain: Plain) -> None:
     evaluate, tracking = plain["evaluate"], plain["tracking"]
-    evaluate["every"] = STEPS // 2
+    evaluate["every"] = STEPS
     for key, limit in {"answers": 4, "questions": 4, "images": 4, "samples": 8}.items():
         if key in evaluate:
             evaluate[key] = min(evaluate[key], limit)
     plain["checkpoint"]["every"] = STEPS // 2
-    plain["hardware"] = {"accelerator": "cpu", "devices": 1, "workers": 0}
+    plain["hardware"] = {"accelerator": "cpu", "devices": 1, "threads": 1, "workers": 0}
     if not tracking.get("uri", "sqlite:///").startswith("sqlite:///"):
         del tracking["uri"]
 
