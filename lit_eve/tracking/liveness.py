@@ -69,8 +69,10 @@ def owner(run_directory: Path) -> int | None:
 
 
 def beat(run_directory: Path) -> None:
-    """Show life, for readers on other machines."""
-    (tracking_folder(run_directory) / HEARTBEAT_FILE).touch()
+    """Show life, for readers on other machines; also of a run that has recorded nothing yet."""
+    folder = tracking_folder(run_directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HEARTBEAT_FILE).touch()
 
 
 def created_at(pid: int) -> float | None:

@@ -11,8 +11,10 @@ import pytest
 
 from lit_eve.tracking.liveness import (
     alive,
+    beat,
     claim,
     created_at,
+    last_sign_of_life,
     last_status,
     mark_crashed,
     process_alive,
@@ -129,3 +131,8 @@ def test_stages_come_in_the_order_they_began(tmp_path: Path) -> None:
 
 def test_nobody_has_the_number_of_a_dead_process(dead: int) -> None:
     assert created_at(dead) is None
+
+
+def test_a_run_that_has_recorded_nothing_yet_shows_life_too(tmp_path: Path) -> None:
+    beat(tmp_path / "runs" / "digits" / "otter")
+    assert last_sign_of_life(tmp_path / "runs" / "digits" / "otter") > 0
