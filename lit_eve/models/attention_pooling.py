@@ -95,12 +95,21 @@ class ImageAttention(_FoldedAttention):
         Returns:
             (I, D): the class embedding plus what it found in each image.
         """
-        key_weight, value_weight = self._weights()
-        folded = self._fold(query[None], key_weight)[:, 0]  # (H, D)
-        keys = self.key_value_norm(windows)  # (M, D)
-        attention = segment_softmax(keys @ folded.T, image, num_images)  # (M, H)
+        attention, keys = self.attention(query, windows, image, num_images)
         weighted = segment_weighted_sum(attention, keys, image, num_images)  # (H, I, D)
-        return query + self._values(weighted, value_weight)
+        return query + self._values(weighted, self._weights()[1])
+
+    def attention(
+        self, query: Tensor, windows: Tensor, image: Tensor, num_images: int
+    ) -> tuple[Tensor, Tensor]:
+        """How much the query takes from every window; arguments as of `forward`.
+
+        Returns:
+            Shares, (M, H), which sum to 1 over an image, and normalised keys, (M, D).
+        """
+        folded = self._fold(query[None], self._weights()[0])[:, 0]  # (H, D)
+        keys = self.key_value_norm(windows)  # (M, D)
+        return segment_softmax(keys @ folded.T, image, num_images), keys
 
 
 def segment_softmax(scores: Tensor, segment: Tensor, num_segments: int) -> Tensor:

@@ -76,14 +76,26 @@ class EvePatchEmbedding(PatchEmbedding):
 
     def forward(self, images: PackedImages) -> Tensor:
         """Visual tokens of all images, (V, E), in the order of `images.visual_source`."""
-        features = F.linear(images.patches, self.patches.weight.flatten(1))  # (M, S, D)
-        windows = self.window_attention(features)  # (M, D)
+        windows = self._windows(images)  # (M, D)
         classes = self.image_attention(
             self.class_embedding, windows, images.window_image, images.num_images
         )  # (I, D)
         # The row end is one vector however often it stands: through the network once.
         tokens: Tensor = self.project(torch.cat([windows, classes, self.row_end_embedding[None]]))
         return tokens.index_select(0, images.visual_source)  # (V, E)
+
+    def _windows(self, images: PackedImages) -> Tensor:
+        """One feature per window, (M, D)."""
+        features = F.linear(images.patches, self.patches.weight.flatten(1))  # (M, S, D)
+        windows: Tensor = self.window_attention(features)
+        return windows
+
+    def class_attention(self, images: PackedImages) -> Tensor:
+        """How much `<CLS>` takes from every window, mean over heads: (M,), 1 in sum an image."""
+        shares, _ = self.image_attention.attention(
+            self.class_embedding, self._windows(images), images.window_image, images.num_images
+        )
+        return shares.mean(1)
 
     def flops(self, rows: int, columns: int) -> int:
         """Forward arithmetic of the published algorithm for one image, 2 per multiply-add.

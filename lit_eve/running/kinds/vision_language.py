@@ -12,8 +12,10 @@ from rich.console import Console
 from lit_eve import assemble
 from lit_eve.assemble.vision_language import SIZES
 from lit_eve.evaluation.examine import Examiner, ShowAnswers, held_out, scores
+from lit_eve.evaluation.gaze import ShowGaze
 from lit_eve.importing.saved_text import saved_text
 from lit_eve.models.divide_and_conquer import DividedLanguageModel
+from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.planning.plan import StagePlan
 from lit_eve.planning.vision_language import plan_stage
@@ -29,6 +31,9 @@ from lit_eve_data.disk.reading import RecordView
 from lit_eve_data.disk.records import IMAGE
 from lit_eve_data.encoding.text import ChatText
 from lit_eve_data.packing.lengths import SampleEncoder
+
+GAZED = 6
+"""Pictures over which a validation draws what the model looks at."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +125,19 @@ class VisionLanguage(Packed[VisionLanguageExperiment, VisionLanguageModel]):
     def callbacks(
         self, name: str, model: VisionLanguageModel, steps: int, logger: SpoolLogger
     ) -> list[Callback]:
-        """A few held-out questions are answered at every validation."""
+        """A few held-out questions are answered at every validation, and some looked at."""
         first = next(iter(self.experiment.trained[name].data))
         view = assemble.view(self.datasets, first, "val")
         shown = [view[n] for n in range(min(self.experiment.evaluate.answers, len(view)))]
-        return [ShowAnswers(Examiner(self.encoder_of(name), shown), logger)]
+        watching: list[Callback] = [ShowAnswers(Examiner(self.encoder_of(name), shown), logger)]
+        if isinstance(model, EncoderFreeVLM) and not self._sharded:
+            seen = [sample for sample in shown if sample.images][:GAZED]
+            watching.append(ShowGaze(self.encoder_of(name), seen, logger))
+        return watching
+
+    @property
+    def _sharded(self) -> bool:
+        return self.experiment.hardware.strategy in ("fsdp", "hsdp")
 
     def examine(
         self, name: str, model: VisionLanguageModel, limit: int | None = None
