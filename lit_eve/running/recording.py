@@ -44,15 +44,14 @@ def recorded(
     shipper = _ship(kind, spool)
     try:
         yield
-        last = list(kind.experiment.stages)[-1]
-        for step, values in final_scores(kind.directory.stage(last) / "tracking"):
-            spool.metrics(values, step)
+        _sum_up(kind, spool)
         spent = Outcome("finished", seconds=time.monotonic() - began)
         spool.note(description(kind, plans, summaries, spent))
         spool.status("FINISHED")
     except (RunInterrupted, KeyboardInterrupt) as reason:
         why = str(reason) or "stopped from the keyboard"
         spool.note(description(kind, plans, summaries, Outcome("stopped", why)))
+        _sum_up(kind, spool)  # of a pruned trial, what it came to
         spool.status(*end_of(kind.directory.path))
         raise
     except BaseException as error:
@@ -89,6 +88,16 @@ def _open(kind: Kind[Any, Any], plans: Mapping[str, StagePlan]) -> Spool:
     if changes:
         spool.text("config/git.diff", changes)
     return spool
+
+
+def _sum_up(kind: Kind[Any, Any], spool: Spool) -> None:
+    """The last held-out values of the last stage that has begun, for lists of runs."""
+    for stage in reversed(list(kind.experiment.stages)):
+        scores = final_scores(kind.directory.stage(stage) / "tracking")
+        for step, values in scores:
+            spool.metrics(values, step)
+        if scores:
+            return
 
 
 def _environment(kind: Kind[Any, Any]) -> dict[str, Any]:

@@ -19,13 +19,12 @@ from lit_eve.tracking.liveness import spool_folders, tracking_folder, write_atom
 from lit_eve.tracking.searches import card_of, parent_uid
 from lit_eve.tracking.spool import EVENTS_FILE, Event, read_events
 from lit_eve.tracking.store import Store, experiment_id
-from lit_eve.tracking.views import update_views
+from lit_eve.tracking.views import KIND_TAG, update_views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 UID_TAG = "lit_eve.uid"
-KIND_TAG = "lit_eve.kind"
 STAGE_TAG = "lit_eve.stage"
 PARENT_TAG = "mlflow.parentRunId"
 COLOUR_TAG = "mlflow.runColor"

@@ -16,7 +16,7 @@ from lit_eve.tracking.delivery import recall
 from lit_eve.tracking.liveness import tracking_folder
 from lit_eve.tracking.server import Experiment, experiments, running
 from lit_eve.tracking.store import Store, locate
-from lit_eve.tracking.views import RUNS_VIEW, TAG, stage_view
+from lit_eve.tracking.views import RUNS_VIEW, SEARCH_VIEW, TAG, stage_view
 
 _MODE = "workflowType=machine_learning"
 
@@ -35,6 +35,11 @@ def experiment_link(url: str, experiment_id: str, view: str | None = RUNS_VIEW) 
 def stage_link(url: str, experiment_id: str, stage: str) -> str:
     """One stage of all runs side by side: pictures and curves, in our saved view."""
     return experiment_link(url, experiment_id, stage_view(stage)) + "&compareRunsMode=CHART"
+
+
+def search_link(url: str, experiment_id: str) -> str:
+    """The trials of a search: settings against scores, in our saved view."""
+    return experiment_link(url, experiment_id, SEARCH_VIEW) + "&compareRunsMode=CHART"
 
 
 def run_link(url: str, experiment_id: str, run_id: str, page: str = "") -> str:
@@ -95,5 +100,7 @@ def serve(
 
 
 def _link(url: str, experiment: Experiment) -> str:
+    if TAG + SEARCH_VIEW in experiment.tags:
+        return search_link(url, experiment.id)
     ours = TAG + RUNS_VIEW in experiment.tags
     return experiment_link(url, experiment.id, RUNS_VIEW if ours else None)

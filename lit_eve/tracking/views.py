@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TAG = "mlflow.sharedViewState."
 RUNS_VIEW = "lit-eve-runs"
+SEARCH_VIEW = "lit-eve-search"
+KIND_TAG = "lit_eve.kind"
 MAX_CHARTS = 60
 _GROUPS = ("val", "test", "train", "codebook", "optim", "perf")
 _WRITTEN = 1_700_000_000_000
@@ -48,6 +50,8 @@ class Contents:
     stages: dict[str, list[str]] = field(default_factory=dict)
     pictures: dict[str, dict[str, int]] = field(default_factory=dict)
     objective: str = ""
+    kind: str = "run"
+    """run, stage, search, trial or rerun."""
 
 
 def stage_view(stage: str) -> str:
@@ -74,7 +78,11 @@ def update_views(
     try:
         contents = contents_of(client, run_id, stages)
         existing = client.get_experiment(experiment_id).tags
-        wanted = {RUNS_VIEW: ("Runs and scores", runs_state(contents))}
+        wanted: dict[str, tuple[str, dict[str, Any]]] = {}
+        if contents.kind != "search":  # its columns are its trials'
+            wanted[RUNS_VIEW] = ("Runs and scores", runs_state(contents))
+        if contents.kind == "trial":
+            wanted[SEARCH_VIEW] = ("Search: settings and scores", search_state(contents))
         for stage in contents.stages:
             wanted[stage_view(stage)] = (f"Stage {stage}: curves", stage_state(contents, stage))
         for key, (name, state) in wanted.items():
@@ -135,6 +143,28 @@ def stage_state(contents: Contents, stage: str) -> dict[str, Any]:
     )
 
 
+def search_state(contents: Contents) -> dict[str, Any]:
+    """The trials of a search: settings against the score, the best trial first."""
+    direction, _, metric = contents.objective.partition(" ")
+    parallel = _card("PARALLEL", metric, "settings") | {
+        "selectedParams": contents.params,
+        "selectedMetrics": [metric],
+        "showAllRuns": True,
+        "displayName": f"settings and {metric}",
+    }
+    bars = _card("BAR", metric, "settings") | {"metricKey": metric, "runsCountToCompare": 100}
+    return _state(
+        columns=[f"metrics.`{metric}`", *(f"params.`{key}`" for key in contents.params)],
+        searchFilter=f"tags.`{KIND_TAG}` = 'trial'",
+        orderByKey=f"metrics.`{metric}`",
+        orderByAsc=direction == "minimize",
+        compareRunCharts=[parallel, bars, *(_scatter(key, metric) for key in contents.params)],
+        compareRunSections=[_section("settings") | {"columns": 2, "cardHeight": 420}],
+        isAccordionReordered=True,
+        runsHiddenMode="SHOWALL",
+    )
+
+
 def contents_of(
     client: MlflowClient, run_id: str, stages: Iterable[tuple[str, str, dict[str, int]]]
 ) -> Contents:
@@ -144,6 +174,7 @@ def contents_of(
         metrics=sorted(run.data.metrics),
         params=sorted(run.data.params),
         objective=run.data.tags.get(OBJECTIVE_TAG, ""),
+        kind=run.data.tags.get(KIND_TAG, "run"),
     )
     for name, stage_id, pictures in stages:
         contents.stages[name] = sorted(client.get_run(stage_id).data.metrics)
@@ -203,6 +234,15 @@ def _curve(key: str, group: str) -> dict[str, Any]:
         "useGlobalXaxisKey": True,
         "useGlobalLineSmoothing": True,
     }
+
+
+def _scatter(param: str, metric: str) -> dict[str, Any]:
+    axes = {
+        "xaxis": {"key": param, "type": "PARAM"},
+        "yaxis": {"key": metric, "type": "METRIC"},
+    }
+    name = {"displayName": f"{metric} by {param.rpartition('.')[2]}", "runsCountToCompare": 100}
+    return _card("SCATTER", param, "settings") | axes | name
 
 
 def _picture(key: str, step: int) -> dict[str, Any]:

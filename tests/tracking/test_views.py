@@ -12,7 +12,17 @@ from lit_eve.tracking.delivery import COLOUR_TAG, Delivery
 from lit_eve.tracking.runs import objective
 from lit_eve.tracking.spool import Spool
 from lit_eve.tracking.store import locate
-from lit_eve.tracking.views import RUNS_VIEW, TAG, Contents, decode, encode, stage_state, stage_view
+from lit_eve.tracking.views import (
+    RUNS_VIEW,
+    SEARCH_VIEW,
+    TAG,
+    Contents,
+    decode,
+    encode,
+    search_state,
+    stage_state,
+    stage_view,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -156,3 +166,34 @@ def test_runs_of_an_experiment_get_colours_in_turn(
     experiments = [found.experiment_id for found in client.search_experiments()]
     colours = {run.data.tags[COLOUR_TAG] for run in client.search_runs(experiments)}
     assert colours == {run_colour(0), run_colour(1)}
+
+
+def test_a_search_shows_settings_against_the_score_the_best_first() -> None:
+    contents = Contents(
+        params=["a.rate", "b.codes"], objective="minimize val/loss", kind="trial", metrics=["x"]
+    )
+    state = search_state(contents)
+    parallel, bars, *scatters = state["compareRunCharts"]
+    assert (parallel["selectedParams"], parallel["selectedMetrics"]) == (
+        ["a.rate", "b.codes"],
+        ["val/loss"],
+    )
+    assert bars["metricKey"] == "val/loss"
+    assert [chart["xaxis"]["key"] for chart in scatters] == ["a.rate", "b.codes"]
+    assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`val/loss`", True)
+    assert state["searchFilter"] == "tags.`lit_eve.kind` = 'trial'"
+
+
+def test_a_trial_writes_the_view_of_its_search_and_the_search_none(
+    client: MlflowClient, uri: str, tmp_path: Path
+) -> None:
+    for name, kind in (("search", "search"), ("trial-000", "trial")):
+        tags = objective("val/loss", "minimize") | {"lit_eve.kind": kind}
+        spool = Spool(tmp_path / "digits" / name / "tracking", tags=tags)
+        spool.params({"rate": 1} if kind == "trial" else {})
+        spool.status("FINISHED")
+        Delivery(client, locate(uri), tmp_path / "digits" / name).ship()
+        found = client.get_experiment_by_name("digits")
+        assert found is not None
+        written = {key.removeprefix(TAG) for key in found.tags if key.startswith(TAG)}
+        assert written == (set() if kind == "search" else {RUNS_VIEW, SEARCH_VIEW})
