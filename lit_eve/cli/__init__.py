@@ -65,6 +65,10 @@ app.add_typer(bring.app, name="import")
 app.add_typer(data.app, name="data")
 
 
+IN_WORDS = ("SearchError", "SyncError", "ServerError", "RunDeletedError")
+"""Errors of the surroundings that say all that there is to say; by name, to import nothing."""
+
+
 def main() -> None:
     """Run the command line; what a user can mend is said in words, not as a traceback."""
     _keep_bytecode()
@@ -97,7 +101,7 @@ def _explain(error: Exception) -> int:
         terminal.print(f"stopped by {name}; everything up to this step is saved")
         return 130 if name == "SIGINT" else 143
     terminal.print(f"[red]error[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
-    if not isinstance(error, ValueError):
+    if not isinstance(error, ValueError) and type(error).__name__ not in IN_WORDS:
         terminal.print_exception()
     return 1
 

@@ -16,6 +16,7 @@ FEWEST = 2
 """Complete trials that a plot needs to say anything."""
 SIZE = (9.0, 4.6)
 """Inches."""
+_NO_METADATA: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def figures(study: Study, metrics: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -82,7 +83,7 @@ def _drawn(title: str, plot: Callable[[], Any]) -> Iterator[tuple[str, str]]:
             width = SIZE[0] if hasattr(axes, "figure") else max(SIZE[0], 3.2 * axes.size)
             figure.set_size_inches(width, SIZE[1])
             out = io.StringIO()
-            figure.savefig(out, format="svg", bbox_inches="tight")
+            figure.savefig(out, format="svg", bbox_inches="tight", metadata=_NO_METADATA)
     except (ValueError, RuntimeError, ZeroDivisionError):  # too few trials, or all alike
         return
     finally:

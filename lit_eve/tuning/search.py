@@ -124,7 +124,7 @@ class _Supervisor:
                 if self.failures >= MOST_FAILURES:
                     raise SearchError(
                         f"worker {number} ended {self.failures} times with an error:\n"
-                        + _last_lines(self._log(number))
+                        + _last_words(self._log(number))
                     )
             elif process is not None and process.returncode < 0:
                 self.say(f"worker {number} was killed; another one takes its place")
@@ -224,5 +224,8 @@ def _devices(number: int, count: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(devices[number % len(devices) :: count])}
 
 
-def _last_lines(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+def _last_words(log: Path) -> str:
+    """What a worker said before it ended; a traceback stays in its log."""
+    lines = log.read_text(errors="replace").splitlines()
+    told = [line for line in lines if line.startswith("error ")]
+    return "\n".join([*(told[-1:] or lines[-8:]), f"All of it: {log}"])
