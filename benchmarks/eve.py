@@ -210,7 +210,7 @@ def pal(scale: Scale) -> None:
 def _only_images(images: PackedImages) -> PackedBatch:
     slots = torch.arange(len(images.visual_source))
     none = torch.zeros(1, len(slots), dtype=torch.int64)
-    return PackedBatch(none, none, none, none, images, slots, none[:0, :2], (), 1.0)
+    return PackedBatch(none, none, none, none, images, slots, none[:0, :2], (), 1.0, 1.0)
 
 
 # step ----------------------------------------------------------------------------------------

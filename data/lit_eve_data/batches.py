@@ -44,6 +44,19 @@ class ImageLayout:
         return int(self.cls) + rows * (columns + int(self.row_end))
 
 
+@dataclass(frozen=True)
+class StepShare:
+    """What a piece of an optimizer step divides its sums by; see `PackedBatch`."""
+
+    labels: float
+    images: float
+
+    @classmethod
+    def of(cls, labels: int, images: int, pieces: int) -> Self:
+        """Of a step with so many supervised tokens and images, in so many pieces."""
+        return cls(max(1, labels) / pieces, max(1, images) / pieces)
+
+
 class _Movable:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The same batch with every tensor, nested ones too, on `device`; sizes stay here."""
@@ -103,6 +116,9 @@ class PackedBatch(_Movable):
     """Supervised tokens of the whole optimizer step / (ranks * micro-batches of the step): a loss
     summed over this batch and divided by it gives, averaged over ranks and micro-batches, exactly
     the mean over the joined batch, whatever the world size. Known from the plan's lengths."""
+    images_share: float
+    """Images of the whole optimizer step / (ranks * micro-batches of the step): likewise, for
+    losses that are summed over images."""
     num_failed: int = 0
     """Samples of this batch that could not be read: counted, replaced by nothing."""
 

@@ -33,8 +33,8 @@ class Aligning:
 class AlignmentTask(LanguageTask):
     """Next token plus patch alignment; which parts learn is the stage's business.
 
-    The alignment loss is averaged over the images of a micro-batch, so over ranks it is exact where
-    they hold equally many.
+    Both losses are averaged over the whole optimizer step, however its rows fall to ranks and
+    micro-batches: one over its supervised tokens, the other over its images.
 
     Source:
         Diao et al. 2024, arXiv:2406.11832, section 3.2: the loss of all three stages; stage 1
@@ -63,10 +63,10 @@ class AlignmentTask(LanguageTask):
         seen = self.model.alignment_loss(
             batch, output, self.aligning.teacher(batch.images), self.aligning.distance
         )
-        aligned = seen.total / max(1, batch.images.num_images)
         language = self.language(self.global_step) * said.total / batch.labels_share
+        aligned = self.aligning.weight(self.global_step) * seen.total / batch.images_share
         return {
-            "loss": language + self.aligning.weight(self.global_step) * aligned,
+            "loss": language + aligned,
             "train/loss": said.total.detach() / said.number.clamp(min=1),
-            "train/alignment": aligned.detach(),
+            "train/alignment": seen.mean().detach(),
         }

@@ -90,4 +90,5 @@ def pack(rows: Sequence[Sequence[Sample]], layout: ImageLayout, slots: int) -> P
         sample_segments=torch.tensor(samples, dtype=torch.int64).view(-1, 2),
         kinds=tuple("test" for _ in samples),
         labels_share=1.0,
+        images_share=float(max(1, len(images))),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lit_eve_data.batches import PackedBatch
+from lit_eve_data.batches import PackedBatch, StepShare
 from lit_eve_data.disk.reading import RecordView
 from lit_eve_data.disk.records import BadSampleError
 from lit_eve_data.loading.working import ALONE, Made, Share
@@ -21,7 +21,7 @@ class RowsTask:
     """One packed batch to be made."""
 
     rows: Sequence[Pack]
-    labels_share: float
+    share: StepShare
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Assembler:
             self.tokens_per_row,
             self.encoder.text.pad_id,
             self.encoder.cutter,
-            task.labels_share,
+            task.share,
             len(failed),
         )
         return Made(batch, sum(map(len, task.rows)), failed)

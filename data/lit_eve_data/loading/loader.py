@@ -49,5 +49,5 @@ class PackedLoader(ResumableLoader[RowsTask, PackedBatch]):
 
     def _divide(self, rows: Sequence[Pack]) -> list[RowsTask]:
         """This process's micro-batches of a step."""
-        labels_share = max(1, self.plan.supervised(rows)) / self.share.pieces
-        return [RowsTask(piece, labels_share) for piece in self.share.of(rows)]
+        share = self.plan.share(rows, self.share.pieces)
+        return [RowsTask(piece, share) for piece in self.share.of(rows)]

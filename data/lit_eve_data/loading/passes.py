@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lit_eve_data.batches import PackedBatch
+from lit_eve_data.batches import PackedBatch, StepShare
 from lit_eve_data.disk.reading import RecordView
 from lit_eve_data.loading.assembling import Assembler, RowsTask
 from lit_eve_data.loading.working import ALONE, Share, make_all
@@ -19,7 +19,7 @@ from lit_eve_data.packing.plan import WINDOW, Pack, SourceLengths, best_fit_decr
 class PackedPass:
     """Batches for validation; starts over at every `iter`.
 
-    `labels_share` is that of the whole pass: losses summed over a batch and divided by it average,
+    The share is that of the whole pass: losses summed over a batch and divided by it average,
     over batches and ranks, to the mean over all supervised tokens.
 
     Args:
@@ -64,10 +64,11 @@ class PackedPass:
             )
         self._num_batches = -(-len(packs) // (self.rows_per_batch * self.share.world))
         self._num_batches = min(self._num_batches, len(packs) // self.share.world)
-        supervised = int(self.lengths.supervised[usable].sum())
         pieces = self._num_batches * self.share.world
+        supervised = int(self.lengths.supervised[usable].sum())
+        share = StepShare.of(supervised, int(self.lengths.images[usable].sum()), pieces)
         self._tasks = [
-            RowsTask(packs[piece::pieces], max(1, supervised) / pieces)
+            RowsTask(packs[piece::pieces], share)
             for piece in range(self.share.rank, pieces, self.share.world)
         ]
 

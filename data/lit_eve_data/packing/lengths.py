@@ -59,7 +59,8 @@ class SampleEncoder:
         """
         text = text_lengths(view.store, self.text, progress)[view.indices]  # (N, 2)
         visual = visual_lengths(view.store, self.cutter)[view.indices]  # (N,)
-        return SourceLengths(name, weight, text[:, 0] + visual, text[:, 1], view.chunk)
+        images = view.store.sidecar.num_images[view.indices]  # (N,)
+        return SourceLengths(name, weight, text[:, 0] + visual, text[:, 1], images, view.chunk)
 
 
 class TextEncoder(SampleEncoder):
@@ -83,7 +84,8 @@ class TextEncoder(SampleEncoder):
     ) -> SourceLengths:
         """The lengths of a view's samples, for the plan; the first token is never supervised."""
         tokens = text_lengths(view.store, self.text, progress)[view.indices, 0]  # (N,)
-        return SourceLengths(name, weight, tokens, np.maximum(tokens - 1, 0), view.chunk)
+        supervised, images = np.maximum(tokens - 1, 0), np.zeros_like(tokens)
+        return SourceLengths(name, weight, tokens, supervised, images, view.chunk)
 
 
 def visual_lengths(store: RecordStore, cutter: ImageCutter) -> NDArray[np.int64]:

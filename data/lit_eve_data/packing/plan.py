@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lit_eve_data.batches import StepShare
+
 Integers = NDArray[np.int64]
 Pack = list[tuple[int, int]]
 """One row: (source number, index of the sample in the source)."""
@@ -40,6 +42,8 @@ class SourceLengths:
     """(N,) slots each sample takes."""
     supervised: Integers
     """(N,) supervised tokens of each sample."""
+    images: Integers
+    """(N,) images of each sample."""
     chunk: Integers
     """(N,) the chunk each sample lies in, non-decreasing: chunks are read one after another."""
 
@@ -158,11 +162,12 @@ class PackingPlan:
         """The cursor whose `state` that is."""
         return Cursor(**{**state, "drawn": tuple(state["drawn"])})
 
-    def supervised(self, rows: Sequence[Pack]) -> int:
-        """Supervised tokens of the given rows."""
-        return sum(
-            int(self.sources[source].supervised[index]) for pack in rows for source, index in pack
-        )
+    def share(self, rows: Sequence[Pack], pieces: int) -> StepShare:
+        """What each of so many pieces of a step of the given rows divides its sums by."""
+        samples = [(self.sources[source], index) for pack in rows for source, index in pack]
+        supervised = sum(int(source.supervised[index]) for source, index in samples)
+        images = sum(int(source.images[index]) for source, index in samples)
+        return StepShare.of(supervised, images, pieces)
 
     def shares(self, cursor: Cursor) -> dict[str, float]:
         """Share of all samples drawn so far that each source gave."""

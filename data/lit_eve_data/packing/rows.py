@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lit_eve_data.batches import IGNORE, PackedBatch
+from lit_eve_data.batches import IGNORE, PackedBatch, StepShare
 from lit_eve_data.disk.records import Pixels, Sample
 from lit_eve_data.encoding.images import ImageCutter
 from lit_eve_data.encoding.text import ChatText, Encoded
@@ -42,7 +42,7 @@ def collate(
     tokens_per_row: int,
     pad_id: int,
     cutter: ImageCutter,
-    labels_share: float | None = None,
+    share: StepShare | None = None,
     num_failed: int = 0,
 ) -> PackedBatch:
     """Put the items of each row one after another.
@@ -52,7 +52,7 @@ def collate(
         tokens_per_row: slots of a row, T.
         pad_id: what stands at images and padding.
         cutter: turns the images into patches.
-        labels_share: see `PackedBatch`; None: this batch is the whole step.
+        share: see `PackedBatch`; None: this batch is the whole step.
         num_failed: samples that are missing here because they could not be read.
 
     Raises:
@@ -86,15 +86,18 @@ def collate(
             start = stop
         positions[row, start:] = counting[: tokens_per_row - start]
     every = [item for items in rows for item in items]
+    images = [image for item in every for image in item.images]
+    share = share or StepShare.of(int((labels != IGNORE).sum()), len(images), 1)
     return PackedBatch(
         token_ids=torch.from_numpy(ids),
         labels=torch.from_numpy(labels),
         position_ids=torch.from_numpy(positions),
         segment_ids=torch.from_numpy(segments),
-        images=cutter.cut([image for item in every for image in item.images]),
+        images=cutter.cut(images),
         image_slots=torch.from_numpy(np.concatenate(slots)),
         sample_segments=torch.tensor(samples, dtype=torch.int64).reshape(-1, 2),
         kinds=tuple(item.kind for item in every),
-        labels_share=float((labels != IGNORE).sum()) if labels_share is None else labels_share,
+        labels_share=share.labels,
+        images_share=share.images,
         num_failed=num_failed,
     )

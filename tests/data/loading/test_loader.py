@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_eve_data.batches import IGNORE, PackedBatch
+from lit_eve_data.batches import IGNORE, PackedBatch, StepShare
 from lit_eve_data.disk.reading import RecordStore
 from lit_eve_data.disk.records import BadSampleError
 from lit_eve_data.loading.loader import PackedLoader
@@ -56,8 +56,9 @@ def test_batches_follow_the_plan(make: Any, plan: PackingPlan) -> None:
     batch, (packs, _) = next(iter(make())), next(plan.steps(plan.start))
     assert batch.token_ids.shape == (plan.rows_per_step, 256)
     assert batch.num_samples == sum(map(len, packs))
-    assert batch.labels_share == plan.supervised(packs)
+    assert StepShare(batch.labels_share, batch.images_share) == plan.share(packs, 1)
     assert batch.labels_share == (batch.labels != IGNORE).sum()
+    assert batch.images_share == batch.images.num_images
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,8 @@ def test_sharing_a_step_changes_nothing_but_who_does_what(
         assert Counter(row for part in parts for row in rows(part)) == Counter(rows(batch))
         share = batch.labels_share / (world * micro)
         assert [part.labels_share for part in parts] == [pytest.approx(share)] * len(parts)
+        share = batch.images_share / (world * micro)
+        assert [part.images_share for part in parts] == [pytest.approx(share)] * len(parts)
         counts = [part.token_ids.shape[0] for part in parts]
         assert max(counts) - min(counts) <= 1
 

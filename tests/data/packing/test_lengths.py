@@ -28,6 +28,7 @@ def test_lengths_are_those_of_the_items(
         item = encoder.item(view, place)
         assert lengths.tokens[place] == len(item.encoded)
         assert lengths.supervised[place] == sum(item.encoded.supervised)
+        assert lengths.images[place] == len(item.images)
     assert (lengths.name, lengths.weight) == ("scenes", 0.5)
     assert np.array_equal(lengths.chunk, view.chunk)
 

@@ -24,7 +24,8 @@ def source(
 ) -> SourceLengths:
     random = np.random.RandomState(seed)
     tokens = np.clip(random.normal(mean, mean / 3, count).round(), 5, None).astype(np.int64)
-    return SourceLengths(name, weight, tokens, tokens // 3, np.arange(count) // 100)
+    images = np.arange(count) % 3
+    return SourceLengths(name, weight, tokens, tokens // 3, images, np.arange(count) // 100)
 
 
 def plan(*sources: SourceLengths, row: int = 512, batch: int = 100, seed: int = 0) -> PackingPlan:
@@ -191,18 +192,20 @@ def test_the_plan_of_seed_zero_is_this_one() -> None:
 
 
 def test_what_cannot_be_planned_says_why() -> None:
-    long = SourceLengths("a", 1.0, np.array([600]), np.array([1]), np.array([0]))
+    long = SourceLengths("a", 1.0, np.array([600]), *(np.array([n]) for n in (1, 1, 0)))
     with pytest.raises(ValueError, match=r"row of 512 tokens .*shortest has 600.*raise"):
         plan(long)
     none = np.zeros(0, np.int64)
     with pytest.raises(ValueError, match="nothing to draw"):
-        plan(SourceLengths("a", 1.0, none, none, none))
+        plan(SourceLengths("a", 1.0, none, none, none, none))
     with pytest.raises(ValueError, match="weight above zero"):
         plan(source("a", 10, weight=0.0))
 
 
-def test_supervised_tokens_of_a_step_are_known() -> None:
+def test_supervised_tokens_and_images_of_a_step_are_known() -> None:
     packing = plan()
     rows = steps(packing, 1)[0]
-    expected = sum(packing.sources[0].supervised[index] for row in rows for _, index in row)
-    assert packing.supervised(rows) == expected
+    source, indices = packing.sources[0], [index for row in rows for _, index in row]
+    share = packing.share(rows, 4)
+    assert share.labels == sum(source.supervised[index] for index in indices) / 4
+    assert share.images == sum(source.images[index] for index in indices) / 4

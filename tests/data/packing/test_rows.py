@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_eve_data.batches import IGNORE, ImageLayout, PackedBatch
+from lit_eve_data.batches import IGNORE, ImageLayout, PackedBatch, StepShare
 from lit_eve_data.encoding.images import ImageCutter, Native
 from lit_eve_data.encoding.text import Encoded
 from lit_eve_data.packing.rows import Item, collate
@@ -55,9 +55,11 @@ def test_rows_are_laid_out_as_the_contract_says() -> None:
     assert torch.allclose(packed.images.patches, torch.full((3, 1, 12), 0.2))
 
 
-def test_alone_a_batch_is_averaged_over_its_own_labels() -> None:
+def test_alone_a_batch_is_averaged_over_its_own_labels_and_images() -> None:
     assert batch().labels_share == 6  # 2 of A, 2 of C (its first token never counts), 2 of B
-    assert collate([[B]], 4, PAD, CUTTER, labels_share=2.5).labels_share == 2.5
+    assert batch().images_share == 2
+    part = collate([[B]], 4, PAD, CUTTER, StepShare(2.5, 1.5))
+    assert (part.labels_share, part.images_share) == (2.5, 1.5)
 
 
 def test_a_batch_without_images_or_samples_keeps_its_shapes() -> None:
