@@ -12,6 +12,7 @@ from PIL import Image
 from lit_eve.metrics.answers import AnswerScores, answer_box, is_right
 from lit_eve.models.generation import Sampling, generate
 from lit_eve.models.vision_language import VisionLanguageModel
+from lit_eve.strategies import usable_weights
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.pictures import Answer, answer_sheet
 from lit_eve_data.disk.reading import RecordView
@@ -173,7 +174,8 @@ class ShowAnswers(Callback):
             return
         model = pl_module.model
         assert isinstance(model, VisionLanguageModel)
-        answers = self.examiner.ask(model)
+        with usable_weights(pl_module):
+            answers = self.examiner.ask(model)
         if trainer.is_global_zero:
             step = trainer.global_step
             self.logger.log_table("answers", step, [answer.row() for answer in answers])

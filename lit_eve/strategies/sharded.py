@@ -31,8 +31,8 @@ from torch.distributed.tensor import DTensor
 
 from lit_eve.checkpoints import files
 from lit_eve.checkpoints.atomic import checked_name
-from lit_eve.checkpoints.shards import names_with_state
 from lit_eve.strategies.blocks import unique_blocks
+from lit_eve.strategies.restoring import Stored
 from lit_eve.strategies.saving import ShardWriter, finish_together, together
 from lit_eve.strategies.weights import full_state, hand_out
 
@@ -143,6 +143,10 @@ class ShardedStrategy(ModelParallelStrategy):
         """
         self._refuse_unsharded()
 
+    def on_validation_end(self) -> None:
+        """A forward pass without a backward pass leaves what is outside the blocks whole."""
+        self._task.reshard()  # type: ignore[operator]  # it is an FSDPModule
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
@@ -190,14 +194,15 @@ class ShardedStrategy(ModelParallelStrategy):
         path = Path(self.broadcast(str(checkpoint_path)))
         self.finish_saving()
         together(lambda: self._verify(path), path)
+        stored = Stored(path, self._task, self.optimizers)
         parameters = dict(self._task.named_parameters())
         before = {name: parameter.requires_grad for name, parameter in parameters.items()}
         try:
             if self.optimizers:
-                held = _names_with_state(path, list(parameters))
+                held = stored.names_with_state()
                 for name, parameter in parameters.items():
                     parameter.requires_grad_(name in held)
-            return super().load_checkpoint(path)
+            return stored.restore() or super().load_checkpoint(path)
         finally:
             for name, parameter in parameters.items():
                 parameter.requires_grad_(before[name])
@@ -251,15 +256,3 @@ class ShardedStrategy(ModelParallelStrategy):
                 f"these parameters train but are in no shard, so each rank would train its own: "
                 f"{', '.join(alone[:5])}. Make them in the task's __init__, or freeze them."
             )
-
-
-def _names_with_state(path: Path, names: list[str]) -> set[str]:
-    """Which parameters have optimizer state in a checkpoint."""
-    if path.is_dir():
-        return names_with_state(path)
-    stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return {
-        key if isinstance(key, str) else names[key]
-        for optimizer in stored["optimizer_states"]
-        for key in optimizer["state"]
-    }
