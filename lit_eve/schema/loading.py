@@ -35,7 +35,7 @@ def load(
     Args:
         path: the YAML file.
         overrides: words such as `stages.learn.batch=64`, the later ones over the earlier.
-        tiny: shrink it until it runs on a CPU in under a minute.
+        tiny: shrink it until it runs on a CPU in under a minute; `hardware` as overrides have it.
 
     Raises:
         ExperimentErrors: with everything that is wrong with it, each with its place.
@@ -48,7 +48,10 @@ def load(
         faults = list(Variations(raw, experiment.search, _build_raw).problems())
         if faults:
             raise ExperimentErrors(_in_order(faults))
-    return build(planted(shrink(experiment), tree)) if tiny else experiment
+    if not tiny:
+        return experiment
+    machine = [word for word in overrides if word.startswith(("hardware.", "hardware="))]
+    return build(override(planted(shrink(experiment), tree), machine, problems), problems)
 
 
 def variations(

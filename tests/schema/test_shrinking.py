@@ -78,3 +78,9 @@ def test_subsets_that_scenes_lack_become_the_whole(sample: Path) -> None:
     if sample.stem == "large":
         small = load(sample, tiny=True)
         assert small.trained["prealign"].data == {"captions": 1.5}
+
+
+def test_a_tiny_experiment_runs_on_the_hardware_that_was_asked_for(sample: Path) -> None:
+    small = load(sample, ["hardware.devices=2", "hardware.strategy=ddp"], tiny=True)
+    assert (small.hardware.devices, small.hardware.strategy) == (2, "ddp")
+    assert small.hardware.threads == 1
