@@ -86,7 +86,7 @@ class RankPool:
 
 def _start_server(context: ForkServerContext) -> None:
     """One process imports everything once; ranks, also those after a failure, are its forks."""
-    context.set_forkserver_preload(["tests.rank_scenarios"])
+    context.set_forkserver_preload(["tests.rank_scenarios", "tests.rank_runs"])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     try:

@@ -58,7 +58,7 @@ ARROWS: dict[str, set[str]] = {
     "lit_eve.checkpoints": set(),
     "lit_eve.planning.flops": {"lit_eve.models"},
     "lit_eve.planning.memory": {"lit_eve.models"},
-    "lit_eve.running.directory": set(),
+    "lit_eve.running.directory": {"lit_eve.strategies.meeting"},
     "lit_eve.running.bars": set(),
     "lit_eve.running.progress": {"lit_eve.running.bars"},
     "lit_eve": {"lit_eve", "lit_eve_data", "lit_eve_callbacks"},

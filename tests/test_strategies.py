@@ -16,6 +16,9 @@ from torch import nn
 from lit_eve.checkpoints import read_weights, write_weights
 from lit_eve.cli.scale import consolidate, submit
 from lit_eve.models.language_model import LanguageModel
+from lit_eve.running.directory import RUN_VARIABLE, create
+from lit_eve.running.trainer import check_hardware
+from lit_eve.schema import load
 from lit_eve.strategies import (
     Launch,
     ReplicatedStrategy,
@@ -347,3 +350,18 @@ def test_consolidate_writes_one_file_and_refuses_another_kind(tmp_path: Path) ->
     assert list(read_weights(tmp_path / "model.safetensors")) == ["a"]
     with pytest.raises(ValueError, match=r"call it model\.safetensors"):
         consolidate(source, tmp_path / "model.pt")
+
+
+def test_ranks_under_slurm_agree_on_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN_VARIABLE, "")
+    monkeypatch.delenv(RUN_VARIABLE)  # what this leaves is taken away afterwards
+    names = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "17", "SLURM_STEP_ID": "3"}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    assert create(tmp_path, "demo").id == "slurm-17-3"
+
+
+def test_machines_that_nobody_has_started_are_an_error() -> None:
+    experiment = load(QUICKSTART, ["hardware={devices: 2, nodes: 2}"])
+    with pytest.raises(ValueError, match="torchrun or SLURM"):
+        check_hardware(experiment)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lit_eve.cli.words import DATA, RUNS, Data, File, Overrides, Run, Runs, Tiny, console
+from lit_eve.cli.words import DATA, RUNS, Changes, Data, File, Overrides, Run, Runs, Tiny, console
 
 
 def run(
@@ -21,15 +21,15 @@ def run(
     from lit_eve.running.directory import EXPERIMENT_FILE, RunDirectory
 
     going_on = (file / EXPERIMENT_FILE).is_file()
-    if going_on and (overrides or tiny):
+    if going_on and tiny:
         raise ValueError(
-            f"{file} is a run: it goes on as it began, so changes would be ignored. Leave them "
-            "out, or start a new run from an experiment file."
+            f"{file} is a run: it goes on as it began, so --tiny would be ignored. Leave it out, "
+            "or start a new run from an experiment file."
         )
     from lit_eve.running import run as running
 
     if going_on:
-        running.resume(RunDirectory(file.absolute()), data, stage, console())
+        running.resume(RunDirectory(file.absolute()), data, stage, console(), overrides or ())
         return
     running.start(
         file, overrides or (), tiny=tiny, runs=runs, data=data, first=stage, console=console()
@@ -38,6 +38,7 @@ def run(
 
 def resume(
     run: Run,
+    changes: Changes = None,
     stage: Annotated[str | None, typer.Option(help="Stage to start at.")] = None,
     runs: Runs = RUNS,
     data: Data = DATA,
@@ -48,4 +49,4 @@ def resume(
     directory = find(run, runs)
     from lit_eve.running import run as running
 
-    running.resume(directory, data, stage, console())
+    running.resume(directory, data, stage, console(), changes or ())

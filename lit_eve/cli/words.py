@@ -14,6 +14,9 @@ File = Annotated[Path, typer.Argument(help="Experiment file.", metavar="EXPERIME
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes, such as stages.learn.batch=64.")
 ]
+Changes = Annotated[
+    list[str] | None, typer.Argument(help="Changes of hardware, such as hardware.devices=2.")
+]
 Tiny = Annotated[bool, typer.Option(help="Shrink it: any CPU, under a minute.")]
 Run = Annotated[str, typer.Argument(help="A run: its folder, id or experiment.", metavar="RUN")]
 Runs = Annotated[Path, typer.Option(help="Where runs are kept.", envvar="LIT_EVE_RUNS")]

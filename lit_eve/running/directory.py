@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -83,20 +84,22 @@ def write_atomically(path: Path, text: str) -> Path:
 
 
 def create(root: Path, experiment: str, now: datetime | None = None) -> RunDirectory:
-    """Make the directory of a new run; ranks of one launch get the same one.
+    """Make the directory of a new run; all ranks of one launch get the same one.
+
+    Lightning's launcher hands `RUN_VARIABLE` to the ranks it starts; under torchrun rank zero
+    chooses and tells the rest; a job of SLURM and its step have numbers that all ranks know.
 
     Raises:
         ValueError: if the directory cannot be written, before any work starts.
     """
     chosen = os.environ.get(RUN_VARIABLE)
-    stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
-    path = Path(chosen) if chosen else root / experiment / f"{stamp}-{secrets.token_hex(2)}"
-    path = path.absolute()
+    stamp = f"{(now or datetime.now()):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    agreed = None if chosen else _agreed_id(stamp)
+    path = Path(chosen or root / experiment / (agreed or stamp)).absolute()
     try:
-        path.mkdir(parents=True, exist_ok=chosen is not None)
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
+        path.mkdir(parents=True, exist_ok=bool(chosen or agreed))
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
         raise ValueError(
             f"cannot write the run folder {path} ({error.strerror}): checkpoints would be lost. "
@@ -104,6 +107,18 @@ def create(root: Path, experiment: str, now: datetime | None = None) -> RunDirec
         ) from error
     os.environ[RUN_VARIABLE] = str(path)
     return RunDirectory(path)
+
+
+def _agreed_id(stamp: str) -> str | None:
+    """The id that the ranks of a launch agree on, or None for a process that others follow."""
+    env = os.environ
+    if "TORCHELASTIC_RUN_ID" in env and env["WORLD_SIZE"] != "1":
+        from lit_eve.strategies.meeting import said_by_rank_zero
+
+        return said_by_rank_zero("run", lambda: stamp)
+    if int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in env:
+        return f"slurm-{env['SLURM_JOB_ID']}-{env['SLURM_STEP_ID']}"
+    return None
 
 
 def find(run: str, root: Path) -> RunDirectory:

@@ -41,7 +41,8 @@ def data_of(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
 def record_run(kind: Kind[Any, Any], spool: Spool) -> None:
     """All datasets of a run: into its `data.json` and its spool."""
     data = data_of(kind.datasets)
-    kind.directory.write_json(DATA_FILE, data)
+    if spool.writes:
+        kind.directory.write_json(DATA_FILE, data)
     for name, facts in data.items():
         _record(spool, name, facts)
 

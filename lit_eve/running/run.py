@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,12 +24,15 @@ from lit_eve.running.directory import RunDirectory
 from lit_eve.running.kinds import Kind, kind_of
 from lit_eve.running.recording import CHANGES, recorded
 from lit_eve.running.stage import train_stage
-from lit_eve.running.trainer import launch, limit_threads
+from lit_eve.running.trainer import check_hardware, launch, limit_threads
 from lit_eve.running.transform import transform_stage
 from lit_eve.schema import Experiment, load
 from lit_eve.tracking.environment import snapshot
 from lit_eve.tracking.redact import redact
 from lit_eve.tracking.spool import environment_rank
+
+CHANGEABLE = re.compile(r"(hardware|checkpoint|profile)[.=]|stages\.[^.=]+\.precision=")
+"""What may differ when a run goes on: where and how it is computed, not what is learnt."""
 
 
 def start(
@@ -58,19 +62,60 @@ def start(
             f"{file} declares a search, which a single run would ignore. Start it with "
             f"`lit-eve search {file}`, or run one setting from a file without `search:`."
         )
+    check_hardware(experiment)
     directory = run_directory.create(runs, experiment.name)
-    run_directory.write_atomically(directory.experiment_file, experiment.to_yaml())
-    changes = {CHANGES: [redact(change) for change in overrides]}
-    directory.write_json("environment.json", snapshot() | changes)
+    if environment_rank() == 0:
+        _open(directory, experiment, overrides)
     return execute(experiment, directory, data, first, console)
 
 
+def _open(directory: RunDirectory, experiment: Experiment, overrides: Sequence[str]) -> None:
+    """Write down what is run, unless a launcher has started the same run again.
+
+    Raises:
+        ValueError: if the directory holds a run of something else.
+    """
+    text = experiment.to_yaml()
+    if directory.experiment_file.is_file() and directory.experiment_file.read_text() != text:
+        raise ValueError(
+            f"{run_directory.RUN_VARIABLE} names {directory.path}, a run of another experiment "
+            "file: this one would be ignored. Unset it, or `lit-eve resume` that run."
+        )
+    run_directory.write_atomically(directory.experiment_file, text)
+    changes = {CHANGES: [redact(change) for change in overrides]}
+    directory.write_json("environment.json", snapshot() | changes)
+
+
 def resume(
-    directory: RunDirectory, data: Path, first: str | None, console: Console
+    directory: RunDirectory,
+    data: Path,
+    first: str | None,
+    console: Console,
+    changes: Sequence[str] = (),
 ) -> RunDirectory:
-    """Go on with a run exactly where it stopped, or anew from the stage `first`."""
+    """Go on with a run exactly where it stopped, or anew from the stage `first`.
+
+    Args:
+        directory: the run.
+        data: root of prepared datasets.
+        first: stage to start at; None for the one that is not finished.
+        console: what the user sees.
+        changes: `a.b=1` each, of what does not decide what is learnt; kept in the run's file.
+
+    Raises:
+        ValueError: for a change of anything else.
+    """
+    for change in changes:
+        if not CHANGEABLE.match(change):
+            raise ValueError(
+                f"{change} would make it another experiment: a run goes on with other hardware, "
+                "checkpoints, profile or precision, all else as it began. Start a new run for it."
+            )
     os.environ[run_directory.RUN_VARIABLE] = str(directory.path)
-    experiment = load(directory.experiment_file)
+    experiment = load(directory.experiment_file, changes)
+    check_hardware(experiment)
+    if changes and environment_rank() == 0:
+        run_directory.write_atomically(directory.experiment_file, experiment.to_yaml())
     return execute(experiment, directory, data, first, console)
 
 
@@ -96,7 +141,8 @@ def execute(
     devices = launch(experiment.hardware).world_size
     plans = {name: kind.plan(name, devices) for name in experiment.trained}
     plan.show(list(plans.values()), console)
-    directory.write_json("plan.json", plan.as_json(list(plans.values())))
+    if environment_rank() == 0:
+        directory.write_json("plan.json", plan.as_json(list(plans.values())))
     summaries: dict[str, Any] = {}
     with recorded(kind, plans, summaries):
         for name in experiment.stages:
@@ -154,6 +200,7 @@ def quiet() -> None:
     """Leave out what libraries say about themselves; their errors still come through."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    logging.getLogger("litdata").setLevel(logging.ERROR)  # of options that reading by index ignores
     disable_progress_bar()  # type: ignore[no-untyped-call]  # Transformers' own, at every file
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")

@@ -14,7 +14,7 @@ from lit_eve.running.kinds import Feed, Kind
 from lit_eve.running.lineage import record_stage
 from lit_eve.running.trainer import launch, make_callbacks, make_trainer, peak_memory
 from lit_eve.running.weights import load_weights
-from lit_eve.strategies import builds_on_meta, usable_weights
+from lit_eve.strategies import ShardedStrategy, builds_on_meta, usable_weights
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.searches import end_of
 from lit_eve.tracking.spool import environment_rank
@@ -111,6 +111,8 @@ def finish_stage(
     if trainer.is_global_zero:
         write_weights(directory.weights(name), kind.final_weights(last))
     trainer.strategy.barrier()
+    if not isinstance(trainer.strategy, ShardedStrategy):
+        trainer.lightning_module.to(trainer.strategy.root_device)  # Lightning took it to the host
     kind.settle(name, model)
     with usable_weights(trainer.lightning_module):
         result = kind.examine(name, model)  # on every rank: a sharded model needs them all

@@ -15,8 +15,10 @@ from lightning.pytorch.strategies import Strategy
 from lit_eve.checkpoints import AtomicCheckpointIO, Checkpoints
 from lit_eve.running.kinds import Kind
 from lit_eve.running.progress import StageProgress
+from lit_eve.schema import Experiment
 from lit_eve.schema.running import Hardware
 from lit_eve.strategies import Launch, Sharding, build_strategy, detect_launch
+from lit_eve.strategies.machine import check_machine
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve_callbacks.gradient_norms import GradientNorms
 from lit_eve_callbacks.non_finite import NonFiniteGuard
@@ -25,7 +27,10 @@ from lit_eve_callbacks.staged_unfreezing import StagedUnfreezing
 from lit_eve_callbacks.step_metrics import StepMetrics
 from lit_eve_callbacks.step_watch import StepWatch
 from lit_eve_callbacks.stop_on_signal import StopOnSignal
+from lit_eve_callbacks.stuck_rank import StuckRank
 
+STUCK_SECONDS = 3600.0
+"""A rank that ends no batch for so long is given up: more than any saving or validation takes."""
 PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -46,6 +51,7 @@ def make_callbacks(
         StepWatch(every=10),
         GradientNorms(stage.train, every=10),
         NonFiniteGuard(directory.stage(name)),
+        *([StuckRank(STUCK_SECONDS)] if launch(experiment.hardware).world_size > 1 else []),
         StageProgress(kind.console, name, steps),
         Checkpoints(
             directory.checkpoints(name),
@@ -95,6 +101,24 @@ def launch(hardware: Hardware) -> Launch:
     return detect_launch(hardware.devices, hardware.nodes, available=max(1, gpus))
 
 
+def check_hardware(experiment: Experiment) -> None:
+    """Say before work starts what this machine cannot do.
+
+    Raises:
+        ValueError: naming everything that does not fit, and the file's key to change.
+    """
+    hardware = experiment.hardware
+    spread = launch(hardware)
+    if spread.by == "lightning" and spread.nodes > 1:
+        raise ValueError(
+            f"hardware.nodes is {spread.nodes}, but nobody has started the other machines, and "
+            "each would open a run of its own. Start with torchrun or SLURM: lit-eve submit."
+        )
+    for stage in experiment.trained.values():
+        precision = PRECISIONS[stage.precision]
+        check_machine(hardware.accelerator, hardware.strategy, spread, precision)
+
+
 def make_strategy(hardware: Hardware, spread: Launch) -> Strategy | str:
     """Lightning's strategy for the file's words."""
     sharding = None
@@ -106,7 +130,7 @@ def make_strategy(hardware: Hardware, spread: Launch) -> Strategy | str:
 def limit_threads(hardware: Hardware) -> None:
     """Use the cores there are and no more: oversubscription makes a step ten times slower."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = launch(hardware).devices
     chosen = hardware.threads if hardware.threads != "auto" else (cores or 1) // processes
     torch.set_num_threads(max(1, chosen))
 
