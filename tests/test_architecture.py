@@ -22,6 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "lit_eve_data.disk": set(),
     "lit_eve_data.builtin": {"lit_eve_data.disk.records"},
     "lit_eve_data.sources": {"lit_eve_data.builtin", "lit_eve_data.disk"},
+    "lit_eve_data.benchmarks": {"lit_eve_data.disk"},
     "lit_eve_data.preparing": {
         "lit_eve_data.builtin",
         "lit_eve_data.disk",

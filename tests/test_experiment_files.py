@@ -15,7 +15,8 @@ from lit_eve.schema.report import check
 from tests.files import UNTRACKED
 
 FOLDER = Path(__file__).parent.parent / "experiments"
-FILES = sorted(FOLDER.rglob("*.yaml"))
+TASKS = FOLDER / "tasks"
+FILES = sorted(file for file in FOLDER.rglob("*.yaml") if file.parent != TASKS)
 NAMES = [str(file.relative_to(FOLDER)) for file in FILES]
 
 

@@ -11,14 +11,16 @@ from lit_eve.cli.words import File, Overrides, Tiny, console
 
 
 def check(file: File, overrides: Overrides = None, tiny: Tiny = False) -> None:
-    """Say in under a second what is wrong with an experiment file."""
+    """Say in under a second what is wrong with an experiment file, or a task's."""
+    from lit_eve.schema.benchmarks import Benchmark
     from lit_eve.schema.report import check as check_file
 
     report = check_file(file, overrides or (), tiny)
     console().print(report.text(markup=True), soft_wrap=True)
     if not report.ok:
         raise typer.Exit(2)
-    print(f"next  lit-eve plan {file}")
+    task = isinstance(report.experiment, Benchmark)
+    print(f"next  lit-eve evaluate RUN --tasks {file}" if task else f"next  lit-eve plan {file}")
 
 
 def plan(
@@ -38,10 +40,13 @@ def plan(
 def schema(
     to: Annotated[Path, typer.Option(help="File to write.")] = Path("experiments/schema.json"),
 ) -> None:
-    """Write the JSON Schema that editors complete files with."""
+    """Write the JSON Schemas that editors complete files with."""
     import json
 
-    from lit_eve.schema.json_schema import json_schema
+    from lit_eve.schema.json_schema import benchmark_schema, json_schema
 
-    to.write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {to}")
+    tasks = to.parent / "tasks" / to.name
+    tasks.parent.mkdir(exist_ok=True)
+    for file, schema in ((to, json_schema()), (tasks, benchmark_schema())):
+        file.write_text(json.dumps(schema, indent=1) + "\n", encoding="utf-8")
+        print(f"wrote {file}")

@@ -21,16 +21,17 @@ def ls(
     """List what files can name, and the experiments there are."""
     from rich.table import Table
 
-    from lit_eve.schema.catalogue import FAMILIES, experiments, types
+    from lit_eve.schema.catalogue import FAMILIES, experiments, tasks, types
 
-    families = [*FAMILIES, "experiments"]
+    files = {"experiments": experiments, "tasks": tasks}
+    families = [*FAMILIES, *files]
     if what is not None and what not in families:
         raise ValueError(f"there is no family {what!r} to list. Families: {', '.join(families)}.")
     terminal = console()
     for family in [what] if what else families:
         table = Table(title=family, title_justify="left", box=None, show_header=False)
         table.add_column(style="bold", no_wrap=True)
-        for entry in experiments(folder) if family == "experiments" else types(family):
+        for entry in files[family](folder) if family in files else types(family):
             table.add_row(entry.name, entry.about)
         terminal.print(table)
     print("next  lit-eve new NAME, or lit-eve check FILE")

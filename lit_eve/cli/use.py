@@ -15,29 +15,69 @@ from lit_eve.cli.words import DATA, RUNS, Data, Run, Runs, console
 if TYPE_CHECKING:
     from lit_eve.inference.assistant import Assistant, Decoding
     from lit_eve.inference.requests import Request
+    from lit_eve.running.directory import RunDirectory
 
 Stage = Annotated[str | None, typer.Option(help="Its weights; the last one's if absent.")]
 MaxNewTokens = Annotated[int, typer.Option(help="Longest answer.", min=1)]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token.")]
 TopP = Annotated[float, typer.Option(help="Draw among the likeliest this share.")]
+BatchTokens = Annotated[
+    int, typer.Option(help="Prompt and answer tokens of a batch: more memory, faster.", min=1)
+]
+TASKS = Path("experiments/tasks")
 Seed = Annotated[int, typer.Option(help="Of what is drawn.")]
 
 
 def evaluate(
     run: Run,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks, with commas between; the run's own data if absent.")
+    ] = None,
+    task_dir: Annotated[Path, typer.Option(help="Where files of tasks are.")] = TASKS,
     stage: Stage = None,
-    questions: Annotated[int | None, typer.Option(help="Questions of each kind.")] = None,
+    questions: Annotated[
+        int | None, typer.Option(help="Questions of each kind, or of a task.", min=1)
+    ] = None,
+    batch_tokens: BatchTokens = 8192,
     runs: Runs = RUNS,
     data: Data = DATA,
 ) -> None:
-    """Ask a run's model held-out questions and score its answers."""
+    """Score a run's model on held-out questions, or on benchmarks."""
     from lit_eve.running.directory import find
 
     directory = find(run, runs)
-    from lit_eve.evaluation.evaluate import evaluate_run
+    if tasks is None:
+        from lit_eve.evaluation.evaluate import evaluate_run
 
-    evaluate_run(directory, stage, questions, data, console())
+        evaluate_run(directory, stage, questions, data, console())
+    else:
+        from lit_eve.schema.benchmarks import find_benchmark
+
+        names = [name.strip() for name in tasks.split(",") if name.strip()]
+        files = [find_benchmark(name, task_dir) for name in names]
+        _evaluate_tasks(directory, files, stage, questions, data, batch_tokens)
     print(f"next  lit-eve generate {run} --image FILE --prompt TEXT")
+
+
+def _evaluate_tasks(
+    directory: RunDirectory,
+    files: Sequence[Path],
+    stage: str | None,
+    questions: int | None,
+    data: Path,
+    batch_tokens: int,
+) -> None:
+    """All tasks are read before the first is put."""
+    from lit_eve.evaluation.benchmark import evaluate_task, prepare, show
+    from lit_eve.inference.opening import open_assistant
+
+    terminal = console()
+    prepared = [prepare(file, data, questions, terminal) for file in files]
+    assistant = replace(open_assistant(directory, stage), slots=batch_tokens)
+    results = [evaluate_task(assistant, task, directory, terminal) for task in prepared]
+    show(results, terminal)
+    for result in results:
+        terminal.print(f"wrote {result.folder}", highlight=False, soft_wrap=True)
 
 
 def generate(
@@ -58,9 +98,7 @@ def generate(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
-    batch_tokens: Annotated[
-        int, typer.Option(help="Prompt and answer tokens of a batch: more memory, faster.", min=1)
-    ] = 8192,
+    batch_tokens: BatchTokens = 8192,
     runs: Runs = RUNS,
 ) -> None:
     """Ask a run's model about pictures, once or a whole file."""

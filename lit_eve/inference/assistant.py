@@ -11,7 +11,9 @@ from typing import Any
 from transformers import TextStreamer
 
 from lit_eve.models.generation import Sampling, generate
+from lit_eve.models.likelihood import Likelihood, answer_likelihoods
 from lit_eve.models.vision_language import VisionLanguageModel
+from lit_eve_data.batches import PackedBatch
 from lit_eve_data.disk.records import IMAGE, BadSampleError, StoredImage, Turn
 from lit_eve_data.encoding.text import Encoded
 from lit_eve_data.packing.lengths import SampleEncoder
@@ -119,6 +121,53 @@ class Assistant:
         words = _Words(self.encoder.text.transformers(), write)
         return self._generate([question], decoding, words)[0]
 
+    def likelihoods(
+        self,
+        questions: Iterable[Question],
+        choices: Sequence[Sequence[str]],
+        report: Report | None = None,
+    ) -> Iterator[list[Likelihood]]:
+        """How likely each of several answers to every question is, its end included.
+
+        Args:
+            questions: any number; read a window at a time.
+            choices: answers to each.
+            report: told how many questions are done, and of how many.
+
+        Raises:
+            ValueError: naming a question that cannot be put.
+        """
+        done, source = 0, iter(questions)
+        while window := list(islice(source, WINDOW)):
+            asked = [
+                (question, answer)
+                for question, answers in zip(window, choices[done:], strict=False)
+                for answer in answers
+            ]
+            lengths = [len(self._with_answer(*pair)) for pair in asked]
+            found: dict[int, Likelihood] = {}
+            for numbers in self.batches(lengths, Decoding(1)):
+                items = [
+                    self._item(q, self._with_answer(q, a)) for q, a in (asked[n] for n in numbers)
+                ]
+                measured = answer_likelihoods(self.model, self._batch(items))
+                found.update(zip(numbers, measured, strict=True))
+                if report is not None:
+                    report(done + len(found) * len(window) // len(asked), len(choices))
+            in_order = iter(found[number] for number in range(len(asked)))
+            for answers in choices[done : done + len(window)]:
+                yield list(islice(in_order, len(answers)))
+            done += len(window)
+
+    def _with_answer(self, question: Question, answer: str) -> Encoded:
+        """A question and an answer as tokens; only that answer is in question."""
+        self.encoded(question, Decoding(1))  # tells what is wrong with it
+        cutter = self.encoder.cutter
+        visual = [cutter.num_tokens(image.height, image.width) for image in question.images]
+        turns = [*question.turns, {"role": "assistant", "content": answer}]
+        encoded = self.encoder.text.encode(turns, visual)
+        return Encoded(encoded.ids, encoded.answers[-1:], encoded.images)
+
     def encoded(self, question: Question, decoding: Decoding) -> Encoded:
         """A question as tokens.
 
@@ -167,19 +216,22 @@ class Assistant:
         decoding: Decoding,
         streamer: TextStreamer | None = None,
     ) -> list[Answer]:
-        text, items = self.encoder.text, [self._item(each, decoding) for each in questions]
-        length = max(len(item.encoded) for item in items)
-        batch = collate([[item] for item in items], length, text.pad_id, self.encoder.cutter)
-        device = next(self.model.parameters()).device
+        text = self.encoder.text
+        items = [self._item(each, self.encoded(each, decoding)) for each in questions]
         sampling = decoding.sampling(text.end_id)
         seeds = [question.seed for question in questions]
-        answers = generate(self.model, batch.to(device), sampling, seeds, streamer)
+        answers = generate(self.model, self._batch(items), sampling, seeds, streamer)
         most = decoding.max_new_tokens
         return [Answer(text.decode(ids), len(ids), len(ids) < most) for ids in answers]
 
-    def _item(self, question: Question, decoding: Decoding) -> Item:
+    def _batch(self, items: Sequence[Item]) -> PackedBatch:
+        """A row for each item, where the model is."""
+        text, length = self.encoder.text, max(len(item.encoded) for item in items)
+        batch = collate([[item] for item in items], length, text.pad_id, self.encoder.cutter)
+        return batch.to(next(self.model.parameters()).device)
+
+    def _item(self, question: Question, encoded: Encoded) -> Item:
         """Tokens and pixels, which are decoded only for the batch at hand."""
-        encoded = self.encoded(question, decoding)
         try:
             return Item(encoded, [image.pixels() for image in question.images], "asked")
         except BadSampleError as error:
@@ -206,8 +258,13 @@ class _Words(TextStreamer):
 
 def ask(text: str, images: Sequence[StoredImage] = (), seed: int = 0, name: str = "") -> Question:
     """A user's words as a question; pictures without a placeholder stand in front of them."""
-    placed = text if IMAGE in text else f"{IMAGE}\n" * len(images) + text
-    return Question([{"role": "user", "content": placed}], images, seed, name)
+    return Question([user_turn(text, len(images))], images, seed, name)
+
+
+def user_turn(text: str, num_images: int) -> Turn:
+    """What a user says; pictures without a placeholder stand in front."""
+    placed = text if IMAGE in text else f"{IMAGE}\n" * num_images + text
+    return {"role": "user", "content": placed}
 
 
 def check_placeholders(turns: Sequence[Turn], num_images: int, place: str = "") -> None:

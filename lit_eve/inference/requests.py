@@ -47,14 +47,29 @@ def read_picture(path: Path) -> StoredImage:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"{path} has more than {MOST_BYTES:,} bytes: no picture needs that.")
-        return check_image(path.read_bytes(), ImageRules())
-    except BadSampleError as error:
-        raise ValueError(
-            f"{path} is no picture that can be read ({error}): the model would see nothing. Give a "
-            "whole PNG, JPEG or WebP file."
-        ) from error
+        data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    return stored(data, str(path))
+
+
+def stored(data: bytes, name: str) -> StoredImage:
+    """The bytes of a picture file as the data rooms would store them.
+
+    Args:
+        data: of the file.
+        name: of the picture, for messages.
+
+    Raises:
+        ValueError: if there is no picture in it that a model could use.
+    """
+    try:
+        return check_image(data, ImageRules())
+    except BadSampleError as error:
+        raise ValueError(
+            f"{name} is no picture that can be read ({error}): the model would see nothing. Give a "
+            "whole PNG, JPEG or WebP file."
+        ) from error
 
 
 def of_folder(folder: Path, prompt: str, seed: int) -> list[Request]:

@@ -10,6 +10,7 @@ import yaml
 
 from lit_eve.schema.alignments import Teacher
 from lit_eve.schema.base import Strict
+from lit_eve.schema.benchmarks import Metric, Source
 from lit_eve.schema.datasets import Dataset
 from lit_eve.schema.experiment import Experiment
 from lit_eve.schema.images import Size
@@ -29,6 +30,8 @@ FAMILIES: Mapping[str, Any] = {
     "quantizers": Quantizer,
     "picture sizes": Size,
     "datasets": Dataset,
+    "questions": Source,
+    "metrics": Metric,
     "tracking": Tracking,
 }
 """Family -> its classes; a connector is what turns pixels into the decoder's tokens."""
@@ -56,7 +59,13 @@ def types(family: str) -> list[Entry]:
 
 def experiments(folder: Path) -> list[Entry]:
     """Experiment files below a folder, with the question each asks; broken ones are named too."""
-    return [Entry(str(file), _question(file)) for file in sorted(folder.rglob("*.yaml"))]
+    files = [file for file in sorted(folder.rglob("*.yaml")) if file.parent != folder / "tasks"]
+    return [Entry(str(file), _said(file, "question")) for file in files]
+
+
+def tasks(folder: Path) -> list[Entry]:
+    """Evaluation tasks, with what each measures."""
+    return [Entry(f.stem, _said(f, "about")) for f in sorted((folder / "tasks").glob("*.yaml"))]
 
 
 def _blocks(annotation: Any) -> Iterator[type[Strict]]:
@@ -70,9 +79,9 @@ def _blocks(annotation: Any) -> Iterator[type[Strict]]:
             yield from _blocks(part)
 
 
-def _question(file: Path) -> str:
+def _said(file: Path, key: str) -> str:
     try:
         tree = yaml.load(file.read_text(encoding="utf-8"), _LOADER)
     except (OSError, yaml.YAMLError):
         return "cannot be read; `lit-eve check` says why"
-    return str(tree.get("question") or "") if isinstance(tree, dict) else ""
+    return str(tree.get(key) or "") if isinstance(tree, dict) else ""

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from lit_eve.schema.base import Strict
+from lit_eve.schema.benchmarks import Benchmark
 from lit_eve.schema.experiment import (
     ContrastiveExperiment,
     TextExperiment,
@@ -43,12 +44,7 @@ def json_schema() -> Schema:
         *(VisionLanguageExperiment, TokenizerExperiment),
         *(TextExperiment, ContrastiveExperiment),
     )
-    _, collected = models_json_schema([(kind, "validation") for kind in kinds], by_alias=True)
-    definitions: Schema = collected["$defs"]
-    for block in _blocks(Strict):
-        if block.__name__ in definitions:
-            _describe(definitions[block.__name__], block)
-    definitions = {name: _lenient(item) for name, item in definitions.items()}
+    definitions = _definitions(*kinds)
     tops = [definitions.pop(kind.__name__) for kind in kinds]
     definitions["Reference"] = _REFERENCE
     return {
@@ -62,6 +58,34 @@ def json_schema() -> Schema:
         "then": {"required": ["name", "model", "datasets", "stages"]},
         "$defs": definitions,
     }
+
+
+def benchmark_schema() -> Schema:
+    """The JSON Schema of files of evaluation tasks."""
+    definitions = _definitions(Benchmark)
+    top = definitions.pop("Benchmark")
+    definitions["Reference"] = _REFERENCE
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "lit-eve task",
+        "description": "Questions, how they are put to a model, and how its answers are judged.",
+        "type": "object",
+        "properties": {"extends": _EXTENDS, **top["properties"]},
+        "additionalProperties": False,
+        "if": {"not": {"required": ["extends"]}},
+        "then": {"required": ["name", "about", "data", "metric"]},
+        "$defs": definitions,
+    }
+
+
+def _definitions(*kinds: type[Strict]) -> Schema:
+    """Every block that some kinds of files are made of, described and lenient."""
+    _, collected = models_json_schema([(kind, "validation") for kind in kinds], by_alias=True)
+    definitions: Schema = collected["$defs"]
+    for block in _blocks(Strict):
+        if block.__name__ in definitions:
+            _describe(definitions[block.__name__], block)
+    return {name: _lenient(item) for name, item in definitions.items()}
 
 
 def _top(kinds: list[Schema]) -> Schema:

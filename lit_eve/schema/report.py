@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_eve.schema import Experiment, ExperimentErrors, Problem, load
+from lit_eve.schema.benchmarks import Benchmark, is_benchmark, load_benchmark
 from lit_eve.schema.training import Transform
 
 Paint = Callable[[str, str], str]
@@ -22,7 +23,7 @@ class Report:
     """The experiment, or everything that is wrong with it."""
 
     path: str
-    experiment: Experiment | None
+    experiment: Experiment | Benchmark | None
     problems: Sequence[Problem] = ()
 
     @property
@@ -48,7 +49,7 @@ class Report:
 def check(
     path: str | os.PathLike[str], overrides: Sequence[str] = (), tiny: bool = False
 ) -> Report:
-    """Whether an experiment file is right.
+    """Whether an experiment file, or that of an evaluation task, is right.
 
     Args:
         path: the YAML file.
@@ -56,6 +57,8 @@ def check(
         tiny: check what `--tiny` makes of it.
     """
     try:
+        if is_benchmark(path):
+            return Report(str(path), load_benchmark(path, tuple(overrides)))
         return Report(str(path), load(path, overrides, tiny))
     except ExperimentErrors as errors:
         return Report(str(path), None, errors.problems)
@@ -104,7 +107,12 @@ def _excerpt(problem: Problem) -> tuple[str, int] | None:
     return line[start : start + _WIDTH].rstrip(), max(0, problem.column - 1 - start)
 
 
-def _summary(path: str, experiment: Experiment, paint: Paint) -> Iterator[str]:
+def _summary(path: str, experiment: Experiment | Benchmark, paint: Paint) -> Iterator[str]:
+    if isinstance(experiment, Benchmark):
+        yield paint(f"{path} is right", "bold green") + paint(f": {experiment.about}", "")
+        how = f"  {experiment.data.type}, judged by {experiment.metric.type}"
+        yield paint(how, "")
+        return
     count = len(experiment.stages)
     yield paint(f"{path} is right", "bold green") + paint(
         f": {experiment.name}, {experiment.model.type}, {count} stage{'s' if count > 1 else ''}", ""

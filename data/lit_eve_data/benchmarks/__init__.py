@@ -1,0 +1,1 @@
+"""Public benchmarks as their authors publish them: local files to questions."""
