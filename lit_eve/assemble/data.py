@@ -15,7 +15,9 @@ from lit_eve.schema import datasets, language_models
 from lit_eve.schema.foundations import Contrastive, TextModel
 from lit_eve.schema.models import EncoderFree, EncoderModel
 from lit_eve_data.builtin.scenes import ScenesOptions
+from lit_eve_data.disk.elsewhere import GIGABYTE, local_copy
 from lit_eve_data.disk.reading import RecordStore, RecordView
+from lit_eve_data.disk.stores import is_remote
 from lit_eve_data.encoding.text import ChatText
 from lit_eve_data.encoding.vocabulary import bytes_text, pretrained_text, train_text
 from lit_eve_data.preparing.prepare import Progress, prepare_scenes
@@ -37,7 +39,10 @@ def _scenes(options: datasets.Scenes, root: Path, progress: Progress | None) -> 
 
 
 def _litdata(options: datasets.LitDataSet, root: Path, progress: Progress | None) -> Path:
-    return Path(options.path.resolved())
+    address = options.path.resolved()
+    if not is_remote(address):
+        return Path(address)
+    return local_copy(address, space=int((options.cache or 50) * GIGABYTE))
 
 
 DATASETS: Mapping[str, Callable[[Options, Path, Progress | None], Path]] = {

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lit_eve.cli.words import console
 
+if TYPE_CHECKING:
+    from lit_eve_data.preparing.prepare import Preparing
+    from lit_eve_data.sources import Source
+
 app = typer.Typer(help="Look at a prepared dataset, or prove it whole.", no_args_is_help=True)
 
-Directory = Annotated[Path, typer.Argument(help="A prepared dataset.", metavar="DIR")]
+Directory = Annotated[
+    str, typer.Argument(help="A prepared dataset: a folder or a URL.", metavar="DIR")
+]
 
 
 def prepare(
     source: Annotated[Path, typer.Argument(help="A file or a folder of files.")],
-    to: Annotated[Path, typer.Option(help="Folder of the dataset; a new one.")],
+    to: Annotated[str, typer.Option(help="Folder or URL (s3://...) of the dataset.")],
     kind: Annotated[
         str | None,
         typer.Option("--type", help="llava, coco, webdataset, parquet, folder or text; else seen."),
@@ -33,6 +39,7 @@ def prepare(
     decode: Annotated[
         bool, typer.Option(help="Decode every pixel while checking: thorough and slow.")
     ] = False,
+    append: Annotated[bool, typer.Option(help="Add to a dataset that is there.")] = False,
     workers: Annotated[
         int | None, typer.Option(help="Processes; as many as cores, at most 8, if absent.")
     ] = None,
@@ -47,17 +54,41 @@ def prepare(
         "seed": seed,
     }
     most = _share(max_rejects, "--max-rejects")
-    from lit_eve.running.bars import progress_line
-    from lit_eve_data.preparing.prepare import prepare as prepare_source
+    from lit_eve_data.preparing.prepare import Preparing
     from lit_eve_data.sources import FileOptions, source_at
-    from lit_eve_data.viewing.inspection import summary
 
     found = source_at(source, FileOptions(**options), kind, images)  # type: ignore[arg-type]
-    terminal = console()
-    with progress_line(terminal, f"preparing {to.name}", "samples") as bar:
-        prepare_source(found, to, bar, most, workers)
-    terminal.print(summary(to), highlight=False, markup=False, soft_wrap=True)
+    _prepare(found, to, Preparing(most, workers, append))
     print(f"next  lit-eve data inspect {to}; in an experiment: {{type: litdata, path: {to}}}")
+
+
+def _prepare(source: Source, to: str, options: Preparing) -> None:
+    """To a folder or a URL, with bars, and say what came of it."""
+    from lit_eve.running.bars import progress_line
+    from lit_eve_data.disk.stores import is_remote
+    from lit_eve_data.preparing.prepare import prepare as prepare_here
+    from lit_eve_data.preparing.publishing import send, stage
+    from lit_eve_data.viewing.inspection import summary
+
+    terminal, name = console(), to.rstrip("/").rpartition("/")[2]
+    with progress_line(terminal, f"preparing {name}", "samples") as bar:
+        if is_remote(to):
+            staged = stage(source, to, bar, options)
+        else:
+            staged = None
+            prepare_here(source, Path(to), bar, options)
+    if staged is not None:
+        with progress_line(terminal, f"copying {name}", "bytes") as bar:
+            send(staged, bar)
+    terminal.print(summary(_folder(to)), highlight=False, markup=False, soft_wrap=True)
+
+
+def _folder(dataset: str) -> Path:
+    """The folder of a dataset, or of what stands here for one at a URL."""
+    from lit_eve_data.disk.elsewhere import local_copy
+    from lit_eve_data.disk.stores import is_remote
+
+    return local_copy(dataset) if is_remote(dataset) else Path(dataset)
 
 
 @app.command()
@@ -71,11 +102,12 @@ def inspect(
     """Count what is in a dataset: kinds, sizes, lengths, rejects; and show samples."""
     from lit_eve_data.viewing.inspection import sample_page, summary
 
-    console().print(summary(directory), highlight=False, markup=False, soft_wrap=True)
+    folder = _folder(directory)
+    console().print(summary(folder), highlight=False, markup=False, soft_wrap=True)
     if page is None:
         print(f"next  lit-eve data inspect {directory} --page samples.html")
         return
-    page.write_text(sample_page(directory, samples), encoding="utf-8")
+    page.write_text(sample_page(folder, samples), encoding="utf-8")
     print(f"wrote {page}")
 
 
@@ -83,10 +115,13 @@ def inspect(
 def verify(directory: Directory) -> None:
     """Read every byte of a dataset and compare it with what was prepared."""
     from lit_eve.running.bars import progress_line
+    from lit_eve_data.disk.elsewhere import verify_at
     from lit_eve_data.disk.manifest import verify as verify_files
+    from lit_eve_data.disk.stores import is_remote
 
-    with progress_line(console(), f"verifying {directory.name}", "bytes") as bar:
-        manifest = verify_files(directory, bar)
+    with progress_line(console(), f"verifying {directory}", "bytes") as bar:
+        there = is_remote(directory)
+        manifest = verify_at(directory, bar) if there else verify_files(Path(directory), bar)
     count = sum(split.samples for split in manifest.splits.values())
     print(f"{count:,} samples in {manifest.num_bytes:,} bytes are as they were prepared")
 

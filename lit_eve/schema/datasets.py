@@ -132,11 +132,23 @@ class LitDataSet(Strict):
     type: Literal["litdata"]
     path: Address
     """Folder or address, such as `s3://lab/llava-665k`."""
+    cache: Annotated[float, Field(gt=0)] | None = None
+    """Gigabytes that chunks of a dataset at a URL may take on this machine; 50 if absent."""
 
     @property
     def subsets(self) -> None:
         """Written in the dataset's manifest, so not known before it is opened."""
         return None
+
+    def findings(self) -> Iterator[Finding]:
+        """Only what lies elsewhere is kept here for a while."""
+        if self.cache is not None and "://" not in self.path:
+            yield Finding(
+                ("cache",),
+                f"{self.path} is a folder, whose chunks are read where they lie",
+                "Take `cache` out.",
+                (("path",),),
+            )
 
 
 Dataset = Annotated[Scenes | LitDataSet, Field(discriminator="type")]

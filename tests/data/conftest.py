@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,9 @@ from lit_eve_data.disk.reading import RecordStore
 from lit_eve_data.encoding.images import ImageCutter, Native
 from lit_eve_data.encoding.vocabulary import train_text
 from lit_eve_data.packing.lengths import SampleEncoder
+from lit_eve_data.preparing import prepare
 from lit_eve_data.preparing.writing import WritingOptions, write_dataset
-from lit_eve_data.sources import ScenesSource
+from lit_eve_data.sources import ScenesSource, source_from
 
 SMALL = ScenesOptions(train=300, val=60, test=20, sides=(32, 64))
 
@@ -37,3 +39,16 @@ def encoder(scenes: RecordStore) -> SampleEncoder:
     layout = ImageLayout(patch=8, pool=2, cls=True, row_end=True)
     cutter = ImageCutter(layout, Native(), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     return SampleEncoder(train_text(scenes.texts(300), 320), cutter)
+
+
+@pytest.fixture
+def prepared_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`prepare` writes here: a process of its own would only take its time."""
+
+    def run(order: dict[str, Any], progress: object) -> None:
+        partial = Path(order["partial"])
+        options = WritingOptions(**{**order["options"], "workers": 0})
+        write_dataset(source_from(order["source"]), partial, options)
+        partial.rename(order["final"])
+
+    monkeypatch.setattr(prepare, "_run", run)

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 NAME = "MANIFEST.json"
 INDEX = "index.json"
-SCHEMA = 1
+ELSEWHERE = "ELSEWHERE.json"
+"""In a copy whose chunks are fetched one by one: from where."""
+SCHEMA = 2
+"""2 where something was appended, which readers of 1 would miss; else 1."""
 _SERIALIZERS = (["bytes"],)
 """Column formats that may be read: the others of LitData include pickle, which runs code."""
 
@@ -47,12 +52,48 @@ class SplitManifest:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """A whole dataset."""
+class Part:
+    """What was prepared at one time."""
 
+    folder: str
+    """Below the dataset's directory; empty for what it began with."""
     source: dict[str, Any]
     """What it was made from: enough to make it again."""
     splits: dict[str, SplitManifest]
+
+    def moved(self, folder: str) -> Part:
+        """The same part in another folder."""
+        splits = {
+            name: replace(split, files={f"{folder}/{f}": s for f, s in split.files.items()})
+            for name, split in self.splits.items()
+        }
+        return Part(folder, self.source, splits)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A whole dataset."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What the dataset began with."""
+        return self.parts[0].source
+
+    @cached_property
+    def splits(self) -> dict[str, SplitManifest]:
+        """The splits over all parts."""
+        merged: dict[str, SplitManifest] = {}
+        for name, split in ((n, s) for part in self.parts for n, s in part.splits.items()):
+            known = merged.get(name, SplitManifest(0, {}, {}, {}))
+            merged[name] = SplitManifest(
+                known.samples + split.samples,
+                dict(Counter(known.kinds) + Counter(split.kinds)),
+                dict(Counter(known.rejects) + Counter(split.rejects)),
+                {**known.files, **split.files},
+            )
+        return merged
 
     @property
     def num_bytes(self) -> int:
@@ -70,15 +111,32 @@ class Manifest:
         text = json.dumps({name: self.digest(name) for name in self.splits}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def holds(self, source: Mapping[str, Any]) -> bool:
+        """Whether a part was made from that very source."""
+        wanted = json.dumps(source, sort_keys=True)
+        return any(json.dumps(part.source, sort_keys=True) == wanted for part in self.parts)
+
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write `MANIFEST.json`, the last file of a dataset."""
-    content = {"format": "lit-eve-data", "schema": SCHEMA, **asdict(manifest)}
-    (directory / NAME).write_text(json.dumps(content, indent=1) + "\n")
+    """Write `MANIFEST.json`, the last file of a dataset; there is always a whole one."""
+    first, *appended = manifest.parts
+    content: dict[str, Any] = {
+        "format": "lit-eve-data",
+        "schema": SCHEMA if appended else 1,
+        "source": first.source,
+        "splits": {name: asdict(split) for name, split in first.splits.items()},
+    }
+    if appended:
+        content["appended"] = [asdict(part) for part in appended]
+    partial = directory / f"{NAME}.tmp"
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(directory / NAME)
 
 
 def read_manifest(directory: Path) -> Manifest:
     """Read and check the manifest of a local dataset; chunk contents are not hashed.
+
+    Beside `ELSEWHERE` chunks may be missing: they are fetched when they are needed.
 
     Raises:
         ValueError: if there is none, if it is of another version, if a file is missing or has
@@ -91,17 +149,43 @@ def read_manifest(directory: Path) -> Manifest:
             "interrupted. Training reads only datasets that were finished and verified. Prepare it "
             "again."
         )
-    try:
-        content = json.loads(path.read_text())
-        if content["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {content['schema']!r}, this program reads {SCHEMA}")
-        splits = {name: SplitManifest.from_json(split) for name, split in content["splits"].items()}
-        manifest = Manifest(content["source"], splits)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be used: {error}. Prepare the dataset again.") from error
-    for name, split in manifest.splits.items():
-        _check_split(directory, name, split)
+    manifest = parse_manifest(path.read_bytes(), str(path))
+    chunks = not (directory / ELSEWHERE).is_file()
+    for part in manifest.parts:
+        for name, split in part.splits.items():
+            _check_split(directory, "/".join(filter(None, (part.folder, name))), split, chunks)
     return manifest
+
+
+def parse_manifest(text: bytes, address: str) -> Manifest:
+    """What a manifest says.
+
+    Raises:
+        ValueError: if it makes no sense, is of another version, or names files outside.
+    """
+    try:
+        content = json.loads(text)
+        if content["schema"] not in range(1, SCHEMA + 1):
+            raise ValueError(f"its schema is {content['schema']!r}, this program reads {SCHEMA}")
+        parts = [{"folder": "", **content}, *content.get("appended", ())]
+        manifest = Manifest(tuple(_part(part) for part in parts))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{address} cannot be used: {error}. Prepare the dataset again."
+        ) from error
+    names = [file for split in manifest.splits.values() for file in split.files]
+    for name in (*names, *(part.folder for part in manifest.parts)):
+        if not _is_inside(name):
+            raise ValueError(
+                f"{address} names {name!r}, which is outside the dataset: somebody changed it. Do "
+                "not use this dataset."
+            )
+    return manifest
+
+
+def _part(content: Mapping[str, Any]) -> Part:
+    splits = {name: SplitManifest.from_json(split) for name, split in content["splits"].items()}
+    return Part(content["folder"], content["source"], splits)
 
 
 def verify(directory: Path, progress: Callable[[int, int], None] | None = None) -> Manifest:
@@ -138,13 +222,10 @@ def hash_file(path: Path) -> FileStamp:
     return FileStamp(path.stat().st_size, digest)
 
 
-def _check_split(directory: Path, name: str, split: SplitManifest) -> None:
+def _check_split(directory: Path, name: str, split: SplitManifest, chunks: bool) -> None:
     for file, stamp in split.files.items():
-        if not _is_inside(file):
-            raise ValueError(
-                f"{directory / NAME} names {file!r}, which is outside the dataset: somebody changed"
-                " it. Do not use this dataset."
-            )
+        if is_chunk(file) and not chunks:
+            continue
         path = directory / file
         size = path.stat().st_size if path.is_file() else None
         if size != stamp.bytes:
@@ -158,6 +239,11 @@ def _check_split(directory: Path, name: str, split: SplitManifest) -> None:
     if hashlib.sha256(content).hexdigest() != split.files[index].sha256:
         raise ValueError(f"{path} is not the one that was prepared: prepare the dataset again.")
     check_index(path, json.loads(content), {PurePosixPath(file).name for file in split.files})
+
+
+def is_chunk(name: str) -> bool:
+    """Whether a file of a dataset holds samples."""
+    return name.endswith(".bin")
 
 
 def check_index(path: Path, index: dict[str, Any], files: set[str]) -> None:

@@ -6,8 +6,9 @@ reading window by window is both local and well mixed.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_eve_data.disk.manifest import Manifest, read_manifest
+from lit_eve_data.disk.elsewhere import ChunkSource
+from lit_eve_data.disk.manifest import INDEX, Manifest, read_manifest
 from lit_eve_data.disk.records import IMAGE, Sample, decode
-from lit_eve_data.disk.sidecar import Sidecar, read_sidecar
+from lit_eve_data.disk.sidecar import Sidecar, joined, read_sidecar
 
 if TYPE_CHECKING:
     from litdata import StreamingDataset  # type: ignore[import-untyped]
@@ -43,9 +45,14 @@ class RecordStore:
             raise ValueError(
                 f"{directory} has no split {split!r}: it has {', '.join(self.manifest.splits)}."
             )
-        self.sidecar: Sidecar = read_sidecar(self.directory / split)
-        self._chunks: StreamingDataset | None = None
+        parts = [part for part in self.manifest.parts if split in part.splits]
+        self._folders = [self.directory / part.folder / split for part in parts]
+        facts = [read_sidecar(folder) for folder in self._folders]
+        self.sidecar: Sidecar = facts[0] if len(facts) == 1 else joined(facts)
+        self._first = np.cumsum([0, *map(len, facts)])  # where each folder's samples begin
+        self._opened: dict[int, StreamingDataset] = {}
         self._process = 0
+        self._source = ChunkSource.of(self.directory, self.manifest)
 
     def __len__(self) -> int:
         return len(self.sidecar)
@@ -63,9 +70,32 @@ class RecordStore:
         """The blob at `index`, as bytes of its own: a view into a chunk must not leave here."""
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        if self._chunks is None or self._process != os.getpid():  # a view never survives a fork
-            self._chunks, self._process = _open(self.directory / self.split), os.getpid()
-        return bytes(self._chunks[index])
+        if self._process != os.getpid():  # a view never survives a fork
+            self._opened, self._process = {}, os.getpid()
+        folder = int(np.searchsorted(self._first, index, "right")) - 1
+        if folder not in self._opened:
+            self._opened[folder] = _open(self._folders[folder])
+        within = index - int(self._first[folder])
+        if self._source is None:
+            return bytes(self._opened[folder][within])
+        with self._source.present(self._chunk_files[self.sidecar.chunk[index]]):
+            return bytes(self._opened[folder][within])
+
+    @cached_property
+    def _chunk_files(self) -> list[str]:
+        """The file of each chunk, below the dataset."""
+        names = []
+        for folder in self._folders:
+            index = json.loads((folder / INDEX).read_bytes())
+            above = folder.relative_to(self.directory)
+            names += [(above / chunk["filename"]).as_posix() for chunk in index["chunks"]]
+        return names
+
+    def fetch_ahead(self, indices: Sequence[int]) -> None:
+        """Begin to fetch what these samples need and is not here, in the background."""
+        if self._source is not None:
+            chunks = dict.fromkeys(self.sidecar.chunk[list(indices)].tolist())
+            self._source.fetch_ahead([self._chunk_files[chunk] for chunk in chunks])
 
     @cached_property
     def view(self) -> RecordView:
@@ -105,7 +135,7 @@ class RecordStore:
 
     def __getstate__(self) -> dict[str, Any]:
         """Workers open the chunks themselves."""
-        return {**self.__dict__, "_chunks": None}
+        return {**self.__dict__, "_opened": {}}
 
 
 @dataclass(frozen=True)
@@ -121,6 +151,10 @@ class RecordView:
     def __getitem__(self, place: int) -> Sample:
         """The sample at `place` of the view."""
         return self.store[int(self.indices[place])]
+
+    def fetch_ahead(self, places: Sequence[int]) -> None:
+        """Begin to fetch what these samples need and is not here, in the background."""
+        self.store.fetch_ahead(self.indices[list(places)].tolist())
 
     @property
     def chunk(self) -> NDArray[np.int64]:

@@ -45,6 +45,24 @@ class Sidecar:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.num_images)])
 
 
+def joined(parts: Sequence[Sidecar]) -> Sidecar:
+    """The facts of several splits, one after another; chunks are numbered through."""
+    kinds = tuple(dict.fromkeys(kind for part in parts for kind in part.kinds))
+    codes, chunks, before = [], [], 0
+    for part in parts:
+        codes.append(np.array([kinds.index(kind) for kind in part.kinds], np.int64)[part.kind])
+        chunks.append(part.chunk + before)
+        before += int(part.chunk.max()) + 1
+    return Sidecar(
+        kinds=kinds,
+        kind=np.concatenate(codes),
+        num_images=np.concatenate([part.num_images for part in parts]),
+        sizes=np.concatenate([part.sizes for part in parts]),
+        num_characters=np.concatenate([part.num_characters for part in parts]),
+        chunk=np.concatenate(chunks),
+    )
+
+
 def write_sidecar(folder: Path, kinds: Sequence[str], chunk_sizes: Sequence[int]) -> dict[str, int]:
     """Write `samples.npz` from the facts collected in a split's folder.
 

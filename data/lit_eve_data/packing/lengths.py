@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lit_eve_data.disk.elsewhere import cache_folder
 from lit_eve_data.disk.reading import RecordStore, RecordView
 from lit_eve_data.disk.records import BadSampleError, decode_header
 from lit_eve_data.encoding.images import ImageCutter
@@ -106,7 +107,7 @@ def text_lengths(
     A sample that cannot be encoded counts as no tokens: it is reported when it is drawn.
     """
     name = f"lengths-{store.manifest.digest(store.split)[:12]}-{text.fingerprint()}.npy"
-    places = (store.directory / store.split / name, _cache() / name)
+    places = (store.directory / store.split / name, cache_folder() / "lengths" / name)
     for path in places:
         if path.is_file():
             known = np.load(path, allow_pickle=False)
@@ -145,9 +146,3 @@ def _save(path: Path, lengths: NDArray[np.int64]) -> bool:
     except OSError:  # a read-only dataset
         return False
     return True
-
-
-def _cache() -> Path:
-    """The user's cache for datasets that cannot be written to."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "lit-eve" / "lengths"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +19,8 @@ from filelock import FileLock
 
 from lit_eve_data.builtin.photos import PhotosOptions
 from lit_eve_data.builtin.scenes import ScenesOptions
-from lit_eve_data.disk.manifest import NAME, read_manifest
+from lit_eve_data.disk.manifest import NAME, Manifest, read_manifest, write_manifest
+from lit_eve_data.preparing.split_writer import CHUNK_BYTES
 from lit_eve_data.sources import PhotosSource, ScenesSource, Source, fingerprint
 
 Progress = Callable[[int, int], None]
@@ -32,6 +34,20 @@ _RANK_VARIABLES = (
     "DATA_OPTIMIZER_GLOBAL_RANK",
     "DATA_OPTIMIZER_NUM_WORKERS",
 )
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """How a dataset is prepared."""
+
+    max_rejects: float = 0.0
+    """Share of the inputs that may be unusable."""
+    workers: int | None = None
+    """Processes that make records; None uses the cores there are."""
+    append: bool = False
+    """Add to a dataset that is there."""
+    chunk_bytes: int = CHUNK_BYTES
+    """About how large a chunk is."""
 
 
 def prepare_scenes(options: ScenesOptions, root: Path, progress: Progress | None = None) -> Path:
@@ -76,8 +92,7 @@ def prepare(
     source: Source,
     final: Path,
     progress: Progress | None = None,
-    max_rejects: float = 0.0,
-    workers: int | None = None,
+    options: Preparing = Preparing(),  # frozen
 ) -> Path:
     """Prepare `source` as the directory `final`, unless it is there already.
 
@@ -88,38 +103,69 @@ def prepare(
         source: what to prepare.
         final: the dataset's directory.
         progress: called with inputs dealt with and inputs in all.
-        max_rejects: share of the inputs that may be unusable.
-        workers: processes that make records; None uses the cores there are.
+        options: how.
 
     Raises:
         RuntimeError: if preparing failed.
-        ValueError: if `final` exists and is no whole dataset.
+        ValueError: if `final` exists and is no whole dataset, or one of something else and nothing
+            is to be appended.
     """
-    if (final / NAME).is_file():
-        read_manifest(final)
-        return final
     final.parent.mkdir(parents=True, exist_ok=True)
+    if _is_there(source, final, options):
+        return final
     with FileLock(final.parent / f".{final.name}.lock"):
-        if final.exists():  # another process was faster, or something else lies there
-            read_manifest(final)
+        if _is_there(source, final, options):  # another process was faster
             return final
-        partial = final.parent / f".{final.name}.{fingerprint(source)}.partial"
+        mark = fingerprint(source)
+        partial = final.parent / f".{final.name}.{mark}.partial"
         for other in final.parent.glob(f".{final.name}.*.partial"):
             if other != partial:  # of the same name, but made of something else
                 shutil.rmtree(other)
-        partial.mkdir(exist_ok=True)
-        order = {
-            "source": source.description(),
-            "partial": str(partial.resolve()),
-            "final": str(final.resolve()),
-            "options": {
-                "workers": min(8, _num_cores()) if workers is None else workers,
-                "max_rejects": max_rejects,
-            },
-        }
-        _run(order, progress)
+        target = final / part_folder(mark) if options.append else final
+        if not target.exists():  # a part may be whole, but not in the manifest yet
+            partial.mkdir(exist_ok=True)
+            _run(_order(source, partial, target, options), progress)
+        if options.append:
+            known, (part,) = read_manifest(final), read_manifest(target).parts
+            write_manifest(final, Manifest((*known.parts, part.moved(target.name))))
     read_manifest(final)
     return final
+
+
+def part_folder(mark: str) -> str:
+    """Where something that is appended goes."""
+    return f"part-{mark}"
+
+
+def _is_there(source: Source, final: Path, options: Preparing) -> bool:
+    """Whether nothing is left to do."""
+    if not final.exists():
+        if options.append:
+            raise ValueError(f"there is no dataset {final} to append to: leave out --append.")
+        return False
+    if read_manifest(final).holds(source.description()):
+        return True
+    if not options.append:
+        raise ValueError(
+            f"{final} holds a dataset made of something else, or of files that changed since: give "
+            "another --to, or --append to add to it."
+        )
+    return False
+
+
+def _order(source: Source, partial: Path, target: Path, options: Preparing) -> dict[str, Any]:
+    """What the writing process is told."""
+    workers = min(8, _num_cores()) if options.workers is None else options.workers
+    return {
+        "source": source.description(),
+        "partial": str(partial.resolve()),
+        "final": str(target.resolve()),
+        "options": {
+            "workers": workers,
+            "max_rejects": options.max_rejects,
+            "chunk_bytes": options.chunk_bytes,
+        },
+    }
 
 
 def _run(order: dict[str, Any], progress: Progress | None) -> None:

@@ -21,6 +21,8 @@ from lit_eve_data.disk.manifest import INDEX, FileStamp, SplitManifest, check_in
 from lit_eve_data.disk.records import checksum, decode, decode_header
 from lit_eve_data.disk.sidecar import FACT, FACTS, SIZE, SIZES, write_sidecar
 
+CHUNK_BYTES = 64_000_000
+"""About how large a chunk is, if nobody says: memory for four of them, few files."""
 PROGRESS = "progress.json"
 DONE = "split.json"
 REJECTS = "rejects.jsonl"

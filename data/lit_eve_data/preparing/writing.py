@@ -21,13 +21,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lit_eve_data.disk.manifest import Manifest, SplitManifest, write_manifest
+from lit_eve_data.disk.manifest import Manifest, Part, SplitManifest, write_manifest
 from lit_eve_data.disk.records import BadSampleError
 from lit_eve_data.preparing.pool import WorkerPool
-from lit_eve_data.preparing.split_writer import Reject, SplitWriter, to_disk
+from lit_eve_data.preparing.split_writer import CHUNK_BYTES, Reject, SplitWriter, to_disk
 from lit_eve_data.sources import Maker, Source, source_from
 
-CHUNK_BYTES = 64_000_000
 _TASK = 200  # records a worker makes at a time
 Result = bytes | Reject
 
@@ -73,9 +72,11 @@ def write_dataset(
         progress: called with inputs dealt with and inputs in all.
 
     Raises:
-        ValueError: if too many inputs are unusable, with the reasons.
+        ValueError: if there are none, or too many are unusable, with the reasons.
     """
     splits = {name: entries for name, entries in source.splits().items() if len(entries)}
+    if not splits:
+        raise ValueError("the source holds no inputs: there is nothing to prepare.")
     total = sum(map(len, splits.values()))
     progress(0, total)
     writers = {name: SplitWriter(directory / name, options.chunk_bytes) for name in splits}
@@ -99,7 +100,7 @@ def write_dataset(
             stamped[name] = writers[name].close()
     for writer in writers.values():
         writer.clean()
-    write_manifest(directory, Manifest(source.description(), stamped))
+    write_manifest(directory, Manifest((Part("", source.description(), stamped),)))
     for path in (*directory.rglob("*"), directory):
         to_disk(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -104,7 +105,7 @@ class ParquetMaker:
     def _row(self, file: str, group: int, row: int) -> dict[str, Any]:
         if self._known != (file, group):
             columns = [name for name in _columns(Path(file)) if name in _wanted()]
-            self._table = _parquet(Path(file)).read_row_group(group, columns=columns)
+            self._table = _group(_parquet(Path(file)), group, columns)
             self._known = (file, group)
         return {name: self._table.column(name)[row].as_py() for name in self._table.column_names}
 
@@ -118,6 +119,20 @@ def _parquet(path: Path) -> Any:
         return parquet.ParquetFile(path)
     except (ArrowException, OSError) as error:
         raise ValueError(f"{path} is no Parquet file: {error}") from error
+
+
+def _group(table: Any, number: int, columns: list[str]) -> Any:
+    """Some columns of a row group.
+
+    Raises:
+        BadSampleError: if it is damaged, as far as Parquet notices.
+    """
+    from pyarrow import ArrowException
+
+    try:
+        return table.read_row_group(number, columns=columns)
+    except (ArrowException, OSError) as error:
+        raise BadSampleError("truncated", f"its row group cannot be read: {error}") from error
 
 
 def _row_groups(path: Path) -> list[int]:
@@ -146,7 +161,9 @@ def _marks(entries: Sequence[Entry]) -> list[list[str]]:
     for (file, number), rows in groupby(entries, lambda entry: entry[:2]):
         table = _parquet(Path(file))
         columns = [name for name in table.schema_arrow.names if name in IMAGES]
-        values = table.read_row_group(number, columns=columns).to_pylist() if columns else None
+        values = None
+        with suppress(BadSampleError):  # its rows will be refused one by one
+            values = _group(table, number, columns).to_pylist() if columns else None
         for _, _, row in rows:
             held = values[row] if values is not None else {}
             marks.append([_mark(value) for name in held for value in _listed(held[name])])

@@ -143,9 +143,9 @@ def test_numbered_pictures_of_a_sample_are_all_kept_and_others_refused(tmp_path:
         for key, sample in (("a", both), ("b", unsaid), ("c", twice)):
             writer.write({"__key__": key, **sample})
     splits = samples(tmp_path / "a.tar", tmp_path / "out", held_out=0.0)
-    (sample,) = splits["train"]
-    assert [image.data for image in sample.images] == [both["0.jpg"], both["1.png"]]
-    assert sample.turns[0]["content"] == "<image>\n<image>\nDescribe the images."
+    (made,) = splits["train"]
+    assert [image.data for image in made.images] == [both["0.jpg"], both["1.png"]]
+    assert made.turns[0]["content"] == "<image>\n<image>\nDescribe the images."
     lines = (tmp_path / "out/train/rejects.jsonl").read_text().splitlines()
     assert {(e["name"], e["reason"]) for e in map(json.loads, lines)} == {
         ("a.tar/b", "several_images"),
