@@ -11,7 +11,8 @@ from lit_eve.metrics import choices as choosing
 from lit_eve.metrics import words
 from lit_eve.metrics.captions import Captions
 from lit_eve.metrics.judging import Judge
-from lit_eve.schema import benchmarks as schema
+from lit_eve.schema import benchmark_data as schema
+from lit_eve.schema.benchmarks import Benchmark
 from lit_eve_data.benchmarks import choices, open_questions, yes_no
 from lit_eve_data.benchmarks.base import BenchmarkQuestion
 from lit_eve_data.benchmarks.prepared import prepared
@@ -119,7 +120,7 @@ JUDGES: Mapping[str, Callable[[Options], Judge]] = {
 
 
 def questions(
-    benchmark: schema.Benchmark, root: Path, progress: Progress | None = None
+    benchmark: Benchmark, root: Path, progress: Progress | None = None
 ) -> tuple[list[BenchmarkQuestion], list[Path]]:
     """The questions of a task, and the files that say what they are.
 
@@ -135,6 +136,6 @@ def questions(
     return found[: benchmark.limit], files
 
 
-def judge(benchmark: schema.Benchmark) -> Judge:
+def judge(benchmark: Benchmark) -> Judge:
     """The metric of a task."""
     return JUDGES[benchmark.metric.type](benchmark.metric)

@@ -22,7 +22,8 @@ from lit_eve.metrics.judging import Expected, Judge
 from lit_eve.models.likelihood import Likelihood
 from lit_eve.running.bars import progress_line
 from lit_eve.running.directory import RunDirectory
-from lit_eve.schema.benchmarks import Benchmark, MultipleChoice, limited, load_benchmark
+from lit_eve.schema.benchmarks import Benchmark, limited, load_benchmark
+from lit_eve.schema.metrics import MultipleChoice
 from lit_eve_data.benchmarks.base import BenchmarkQuestion, Picture, check_pictures
 from lit_eve_data.disk.records import StoredImage
 

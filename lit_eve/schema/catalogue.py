@@ -10,11 +10,12 @@ import yaml
 
 from lit_eve.schema.alignments import Teacher
 from lit_eve.schema.base import Strict
-from lit_eve.schema.benchmarks import Metric, Source
+from lit_eve.schema.benchmark_data import Source
 from lit_eve.schema.datasets import Dataset
 from lit_eve.schema.experiment import Experiment
 from lit_eve.schema.images import Size
 from lit_eve.schema.language_models import LanguageModel, Text
+from lit_eve.schema.metrics import Metric
 from lit_eve.schema.patch_embeddings import PatchEmbedding
 from lit_eve.schema.quantizers import Quantizer
 from lit_eve.schema.running import Tracking
