@@ -11,7 +11,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lit_eve.cli import app
+from lit_eve.tracking.spool import EVENTS_FILE, read_events
 from lit_eve_data.disk.reading import RecordStore
+from tests.files import QUICKSTART
 
 
 def source(folder: Path) -> Path:
@@ -55,3 +57,20 @@ def test_files_become_a_dataset_that_is_counted_shown_and_verified(tmp_path: Pat
 def test_a_share_that_is_none_says_how_to_write_it(tmp_path: Path, share: str) -> None:
     call = ["prepare", str(tmp_path), "--to", str(tmp_path / "x"), "--held-out", share]
     assert "write a share such as 1%" in str(CliRunner().invoke(app, call).exception)
+
+
+def test_a_stage_shows_the_batch_that_a_run_began_with(
+    tiny_run: Path, datasets: Path, tmp_path: Path
+) -> None:
+    recorded = tiny_run / "glimpse/tracking"
+    drawn = [e for e, _ in read_events(recorded / EVENTS_FILE) if e["k"] == "image"]
+    (left,) = [recorded / event["path"] for event in drawn if event["key"] == "train/batch"]
+    to = tmp_path / "batch.png"
+    call = ["data", "show", str(QUICKSTART), "--tiny", "--data", str(datasets), "--to", str(to)]
+    wrong = CliRunner().invoke(app, [*call, "--stage", "learn"])
+    assert "no stage 'learn' trains" in str(wrong.exception)
+    shown = CliRunner().invoke(app, [*call, "--stage", "glimpse"])
+    assert "the first batch of glimpse" in shown.output
+    with Image.open(to) as one, Image.open(left) as other:
+        assert one.size == other.size
+        assert one.tobytes() == other.tobytes()

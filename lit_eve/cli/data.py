@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lit_eve.cli.words import console
+from lit_eve.cli.words import DATA, Data, File, Overrides, Tiny, console
 
 if TYPE_CHECKING:
     from lit_eve_data.preparing.prepare import Preparing
@@ -124,6 +124,25 @@ def verify(directory: Directory) -> None:
         manifest = verify_at(directory, bar) if there else verify_files(Path(directory), bar)
     count = sum(split.samples for split in manifest.splits.values())
     print(f"{count:,} samples in {manifest.num_bytes:,} bytes are as they were prepared")
+
+
+@app.command()
+def show(
+    file: File,
+    overrides: Overrides = None,
+    stage: Annotated[str | None, typer.Option(help="Stage; the first one if absent.")] = None,
+    to: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("batch.png"),
+    tiny: Tiny = False,
+    data: Data = DATA,
+) -> None:
+    """Draw the first batch of a stage as the model will get it."""
+    from lit_eve.running.show_batch import first_batch
+    from lit_eve.schema import load
+
+    name, picture = first_batch(load(file, overrides or (), tiny=tiny), stage, data, console())
+    picture.save(to, "PNG")
+    print(f"wrote {to}, the first batch of {name}")
+    print(f"next  lit-eve run {file}")
 
 
 def _share(text: str, option: str) -> float:

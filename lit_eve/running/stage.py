@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from typing import Any
 
 from lightning import Trainer, seed_everything
@@ -12,6 +13,7 @@ from torch import nn
 from lit_eve.checkpoints import newest, read_weights, write_weights
 from lit_eve.running.kinds import Feed, Kind
 from lit_eve.running.lineage import record_stage
+from lit_eve.running.show_batch import ShowBatch
 from lit_eve.running.trainer import launch, make_callbacks, make_trainer, peak_memory
 from lit_eve.running.weights import load_weights
 from lit_eve.strategies import ShardedStrategy, builds_on_meta, usable_weights
@@ -71,6 +73,7 @@ def train_stage(kind: Kind[Any, Any], name: str) -> dict[str, Any]:
     task = kind.task(name, model, feed.steps)
     stopping = StopOnSignal()
     own = kind.callbacks(name, model, feed.steps, logger)
+    own.append(ShowBatch(partial(kind.drawn, name), logger))
     callbacks = make_callbacks(kind, name, feed.steps, stopping, own)
     trainer = make_trainer(kind, name, feed.steps, callbacks, logger)
     checkpoint = newest(directory.checkpoints(name), report=kind.console.print)

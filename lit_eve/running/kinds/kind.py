@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from lightning import Callback, LightningModule
+from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -131,6 +132,10 @@ class Kind(ABC, Generic[E, M]):
             model: with the weights to be examined.
             limit: how much is asked of it; None: what the file says.
         """
+
+    @abstractmethod
+    def drawn(self, name: str, batch: Any) -> Image.Image:
+        """A batch of the stage `name` for people."""
 
     def callbacks(self, name: str, model: M, steps: int, logger: SpoolLogger) -> list[Callback]:
         """What steers and watches a stage, besides what all kinds have."""

@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
+from PIL import Image
+
 from lit_eve import assemble
 from lit_eve.running.feed import num_steps, num_workers
 from lit_eve.running.kinds.kind import E, Feed, Kind, M
 from lit_eve.running.progress import progress_line
 from lit_eve.schema.training import PackedStage
+from lit_eve_data.batches import PackedBatch
 from lit_eve_data.loading.loader import PackedLoader
 from lit_eve_data.loading.passes import PackedPass
 from lit_eve_data.loading.working import Share
 from lit_eve_data.packing.lengths import SampleEncoder
 from lit_eve_data.packing.plan import PackingPlan
+from lit_eve_data.viewing.batches import draw_rows
 
 HELD_OUT_SAMPLES = 1_024
 """Most held-out samples whose loss is computed at a validation."""
@@ -56,6 +60,11 @@ class Packed(Kind[E, M], Generic[E, M]):
                 "over_long": packing.over_long,
             },
         )
+
+    def drawn(self, name: str, batch: PackedBatch) -> Image.Image:
+        """Rows with their samples, pictures, words and loss mask."""
+        encoder = self.encoder_of(name)
+        return draw_rows(batch, encoder.text, encoder.cutter)
 
     def held_out(
         self, name: str, data: str, split: str, limit: int, rows: int, share: Share

@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 
 import torch
 from lightning import Callback, LightningModule
+from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
@@ -35,6 +36,7 @@ from lit_eve_data.batches import ImageBatch
 from lit_eve_data.loading.image_loader import ImageLoader, ImagePass, ImageView
 from lit_eve_data.loading.working import ALONE, Share
 from lit_eve_data.packing.buckets import BucketPlan
+from lit_eve_data.viewing.batches import draw_images
 
 HELD_OUT_IMAGES = 1_024
 """Most held-out images that are rebuilt at a validation, shared by the datasets of a stage."""
@@ -103,6 +105,10 @@ class Tokenizer(Kind[TokenizerExperiment, ImageTokenizer]):
             steps,
             {"samples": steps * stage.batch, "left_out": sum(buckets.left_out.values())},
         )
+
+    def drawn(self, name: str, batch: ImageBatch) -> Image.Image:
+        """Pictures side by side."""
+        return draw_images(batch)
 
     def task(self, name: str, model: ImageTokenizer, steps: int) -> LightningModule:
         """Likelihood, the quantizer's losses, and what else the model's block asks for."""
