@@ -13,6 +13,7 @@ from torch import nn
 from lit_eve.checkpoints import newest, read_weights, write_weights
 from lit_eve.running.kinds import Feed, Kind
 from lit_eve.running.lineage import record_stage
+from lit_eve.running.mixture import MixtureShares
 from lit_eve.running.show_batch import ShowBatch
 from lit_eve.running.trainer import launch, make_callbacks, make_trainer, peak_memory
 from lit_eve.running.weights import load_weights
@@ -73,7 +74,7 @@ def train_stage(kind: Kind[Any, Any], name: str) -> dict[str, Any]:
     task = kind.task(name, model, feed.steps)
     stopping = StopOnSignal()
     own = kind.callbacks(name, model, feed.steps, logger)
-    own.append(ShowBatch(partial(kind.drawn, name), logger))
+    own += [ShowBatch(partial(kind.drawn, name), logger), MixtureShares(feed.loader)]
     callbacks = make_callbacks(kind, name, feed.steps, stopping, own)
     trainer = make_trainer(kind, name, feed.steps, callbacks, logger)
     checkpoint = newest(directory.checkpoints(name), report=kind.console.print)
@@ -109,6 +110,7 @@ def finish_stage(
         "steps": feed.steps,
         **feed.facts,
         "failed": dict(feed.loader.failures),
+        "shares": {name: round(given, 4) for name, (given, _) in feed.loader.shares.items()},
         "val/loss": round(float(trainer.callback_metrics.get("val/loss", float("nan"))), 4),
     }
     if trainer.is_global_zero:

@@ -81,6 +81,11 @@ class RecordStore:
         with self._source.present(self._chunk_files[self.sidecar.chunk[index]]):
             return bytes(self._opened[folder][within])
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether chunks are fetched when they are needed."""
+        return self._source is not None
+
     @cached_property
     def _chunk_files(self) -> list[str]:
         """The file of each chunk, below the dataset."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 from lit_eve_data.batches import PackedBatch
 from lit_eve_data.disk.reading import RecordView
@@ -10,7 +11,7 @@ from lit_eve_data.loading.assembling import Assembler, RowsTask
 from lit_eve_data.loading.resumable import ResumableLoader
 from lit_eve_data.loading.working import ALONE, Share
 from lit_eve_data.packing.lengths import SampleEncoder
-from lit_eve_data.packing.plan import Pack, PackingPlan
+from lit_eve_data.packing.plan import WINDOW, Pack, PackingPlan
 
 
 class PackedLoader(ResumableLoader[RowsTask, PackedBatch]):
@@ -44,10 +45,20 @@ class PackedLoader(ResumableLoader[RowsTask, PackedBatch]):
                 "lower tokens_per_row or use fewer devices."
             )
         self.plan = plan
+        self._far = {n: view for n, view in enumerate(views) if view.store.is_elsewhere}
         make = Assembler(views, encoder, plan.tokens_per_row)
-        super().__init__(plan, self._divide, make, steps, share, workers)
+        lookahead = ceil(WINDOW / plan.samples_per_step) if self._far else 0
+        super().__init__(
+            plan, self._divide, make, steps, share, workers, self._fetch_ahead, lookahead
+        )
 
     def _divide(self, rows: Sequence[Pack]) -> list[RowsTask]:
         """This process's micro-batches of a step."""
         share = self.plan.share(rows, self.share.pieces)
         return [RowsTask(piece, share) for piece in self.share.of(rows)]
+
+    def _fetch_ahead(self, rows: Sequence[Pack]) -> None:
+        """Begin to fetch what this process will need of datasets that lie elsewhere."""
+        mine = [sample for piece in self.share.of(rows) for pack in piece for sample in pack]
+        for number, view in self._far.items():
+            view.fetch_ahead([index for source, index in mine if source == number])

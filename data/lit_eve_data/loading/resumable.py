@@ -45,6 +45,9 @@ class Plan(Protocol[StepT]):
     def fingerprint(self) -> str:
         """Changes with everything the plan depends on."""
 
+    def shares(self, cursor: Any) -> dict[str, tuple[float, float]]:
+        """Share of what was drawn up to `cursor` that each source gave, and the one asked for."""
+
 
 @dataclass(frozen=True)
 class _Position:
@@ -68,6 +71,8 @@ class ResumableLoader(Generic[TaskT, BatchT]):
         steps: optimizer steps of a virtual epoch.
         share: this process's part of a step.
         workers: processes that make batches ahead; 0 makes them in this one.
+        ahead: told of every step `lookahead` steps before it is handed out.
+        lookahead: how many steps that is.
     """
 
     def __init__(
@@ -78,6 +83,8 @@ class ResumableLoader(Generic[TaskT, BatchT]):
         steps: int,
         share: Share = ALONE,
         workers: int = 0,
+        ahead: Callable[[Any], None] | None = None,
+        lookahead: int = 0,
     ) -> None:
         self.steps = steps
         self.share = share
@@ -90,6 +97,7 @@ class ResumableLoader(Generic[TaskT, BatchT]):
         self._fingerprint = plan.fingerprint()
         self._tasks_of = tasks
         self._make = make
+        self._ahead, self._lookahead = ahead, lookahead
         self._position = _Position(0, 0, 0, plan.start)
 
     def __len__(self) -> int:
@@ -106,6 +114,11 @@ class ResumableLoader(Generic[TaskT, BatchT]):
             self._position = positions.popleft()
             self._count(made)
             yield made.batch
+
+    @property
+    def shares(self) -> dict[str, tuple[float, float]]:
+        """Share of all samples so far that each dataset gave, and the share asked for."""
+        return self._plan.shares(self._position.cursor)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON, the same on every rank; it belongs to the batch handed out last."""
@@ -143,7 +156,7 @@ class ResumableLoader(Generic[TaskT, BatchT]):
         """What is left of this virtual epoch; the position after each task goes to `positions`."""
         start = self._position
         before, done = start.cursor, start.micro
-        steps = self._plan.steps(start.cursor)
+        steps = self._announced(self._plan.steps(start.cursor))
         for step in range(start.step, self.steps):
             content, after = next(steps)
             tasks = self._tasks_of(content)
@@ -155,6 +168,16 @@ class ResumableLoader(Generic[TaskT, BatchT]):
                 )
                 yield tasks[micro]
             before, done = after, 0
+
+    def _announced(self, steps: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        """The steps, each announced before its turn."""
+        waiting: deque[tuple[Any, Any]] = deque()
+        for content, after in steps:
+            if self._ahead is not None:
+                self._ahead(content)
+            waiting.append((content, after))
+            if len(waiting) > self._lookahead:
+                yield waiting.popleft()
 
     def _count(self, made: Made[BatchT]) -> None:
         self.num_samples += made.num_samples

@@ -138,6 +138,17 @@ class BucketPlan:
                 BucketCursor(step, tuple(drawn)),
             )
 
+    def shares(self, cursor: BucketCursor) -> dict[str, tuple[float, float]]:
+        """Share of the steps up to `cursor` that each source gave, and the share asked for."""
+        total, weights = max(1, sum(cursor.drawn)), sum(source.weight for source in self.sources)
+        given = [0] * len(self.sources)
+        for bucket, drawn in zip(self.buckets, cursor.drawn, strict=True):
+            given[bucket.source] += drawn
+        return {
+            source.name: (count / total, source.weight / weights)
+            for source, count in zip(self.sources, given, strict=True)
+        }
+
     def fingerprint(self) -> str:
         """Changes with everything the plan depends on."""
         digest = zlib.crc32(f"{self.batch} {self.seed}".encode())

@@ -169,11 +169,20 @@ class PackingPlan:
         images = sum(int(source.images[index]) for source, index in samples)
         return StepShare.of(supervised, images, pieces)
 
-    def shares(self, cursor: Cursor) -> dict[str, float]:
-        """Share of all samples drawn so far that each source gave."""
-        total = max(1, sum(cursor.drawn))
+    def shares(self, cursor: Cursor) -> dict[str, tuple[float, float]]:
+        """Share of the samples up to `cursor` that each source gave, and the share asked for."""
+        carried = self._carried(cursor)
+        packs = carried + self._window(cursor.window, cursor.drawn)
+        counts = np.array(cursor.drawn) - self._given(carried) + self._given(packs[: cursor.row])
+        asked = np.diff(self._bounds, prepend=0.0)
+        given = counts / max(1, int(counts.sum()))
         names = (source.name for source in self.sources)
-        return {name: drawn / total for name, drawn in zip(names, cursor.drawn, strict=True)}
+        return dict(zip(names, zip(given.tolist(), asked.tolist(), strict=True), strict=True))
+
+    def _given(self, packs: Sequence[Pack]) -> Integers:
+        """Samples of each source in some rows."""
+        sources = [source for pack in packs for source, _ in pack]
+        return np.bincount(np.array(sources, np.int64), minlength=len(self.sources))
 
     def fingerprint(self) -> str:
         """Changes with everything the plan depends on."""

@@ -34,6 +34,10 @@ class Loader(Protocol):
     def failures(self) -> Mapping[str, int]:
         """Samples that could not be used, by reason."""
 
+    @property
+    def shares(self) -> Mapping[str, tuple[float, float]]:
+        """Share of all samples so far that each dataset gave, and the share asked for."""
+
     def __iter__(self) -> Iterator[Any]:
         """Batches from the position on."""
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from lit_eve_data.batches import IGNORE, PackedBatch, StepShare
-from lit_eve_data.disk.reading import RecordStore
+from lit_eve_data.disk.reading import RecordStore, RecordView
 from lit_eve_data.disk.records import BadSampleError
 from lit_eve_data.loading.loader import PackedLoader
 from lit_eve_data.loading.working import Share
 from lit_eve_data.packing.lengths import SampleEncoder
-from lit_eve_data.packing.plan import PackingPlan
+from lit_eve_data.packing.plan import Pack, PackingPlan
 
 Fingerprint = tuple[bytes, ...]
 
@@ -214,3 +214,34 @@ def test_too_many_bad_samples_stop_the_run(make: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(RecordStore, "__getitem__", fail)
     with pytest.raises(RuntimeError, match=r"\d+ x image\), more than 0\.1%.*is no picture"):
         next(iter(make()))
+
+
+def test_steps_are_announced_ahead_of_their_turn_and_the_stream_stays(
+    make: Any, plan: PackingPlan
+) -> None:
+    announced: list[list[Pack]] = []
+    plain, loader = make(), make()
+    loader._ahead, loader._lookahead = announced.append, 3
+    batches = iter(loader)
+    for number, expected in enumerate(islice(plain, 8)):
+        assert fingerprint(next(batches)) == fingerprint(expected)
+        assert len(announced) == number + 4
+    assert announced[:8] == [rows for rows, _ in islice(plan.steps(plan.start), 8)]
+
+
+def test_only_this_processs_part_of_a_dataset_elsewhere_is_fetched_ahead(
+    make: Any, plan: PackingPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RecordStore, "is_elsewhere", True)
+    asked: list[tuple[RecordView, list[int]]] = []
+    monkeypatch.setattr(RecordView, "fetch_ahead", lambda view, n: asked.append((view, list(n))))
+    loader = make(share=Share(1, 2))
+    next(iter(loader))
+    first, _ = next(plan.steps(plan.start))
+    mine = [sample for pack in first[1::2] for sample in pack]
+    assert [len(places) for _, places in asked[:2]] == [
+        sum(source == number for source, _ in mine) for number in (0, 1)
+    ]
+    assert asked[0][1] == [index for source, index in mine if source == 0]
+    assert len(asked) == 2 * (loader._lookahead + 1)
+    assert loader._lookahead * plan.samples_per_step >= 2_000

@@ -120,8 +120,8 @@ def test_a_mixture_gives_every_dataset_its_share() -> None:
     total = counts.total()
     assert counts[0] / total == pytest.approx(0.75, abs=0.01)  # sd of 20,000 draws 0.003
     *_, (_, cursor) = islice(packing.steps(packing.start), 200)
-    assert packing.shares(cursor)["a"] == pytest.approx(0.75, abs=0.01)
-    assert packing.shares(packing.start) == {"a": 0.0, "b": 0.0}
+    assert packing.shares(cursor)["a"] == (pytest.approx(0.75, abs=0.01), 0.75)
+    assert packing.shares(packing.start) == {"a": (0.0, 0.75), "b": (0.0, 0.25)}
 
 
 def test_a_dataset_that_runs_out_starts_over_alone() -> None:
@@ -209,3 +209,15 @@ def test_supervised_tokens_and_images_of_a_step_are_known() -> None:
     share = packing.share(rows, 4)
     assert share.labels == sum(source.supervised[index] for index in indices) / 4
     assert share.images == sum(source.images[index] for index in indices) / 4
+
+
+def test_realised_shares_count_the_rows_that_were_handed_out() -> None:
+    packing = plan(source("a", 400, weight=2.0), source("b", 400, weight=1.0, seed=1), batch=30)
+    counts = np.zeros(2)
+    for rows, cursor in islice(packing.steps(packing.start), 90):  # several windows, with carries
+        for pack in rows:
+            for number, _ in pack:
+                counts[number] += 1
+        given = [share for share, _ in packing.shares(cursor).values()]
+        assert given == pytest.approx((counts / counts.sum()).tolist())
+    assert cursor.window > 2
