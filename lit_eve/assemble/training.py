@@ -1,6 +1,11 @@
-"""What trains a model: its LightningModule, rates and optimizer, from the file's words."""
+"""What trains a model: its LightningModule, rates and optimizer, from the file's words.
+
+Lightning is imported when there is something to train: an exported model does without it.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from lit_eve.assemble.vision_language import teacher
 from lit_eve.models.encoder_free import EncoderFreeVLM
@@ -9,11 +14,12 @@ from lit_eve.schema import VisionLanguageExperiment
 from lit_eve.schema.models import EncoderFree
 from lit_eve.schema.schedules import Schedule, TrainPart
 from lit_eve.schema.training import AdamW, LanguageStage, Stage
-from lit_eve.tasks.alignment import Aligning, AlignmentTask
-from lit_eve.tasks.language import LanguageTask
 from lit_eve.tasks.optimizers import AdamWOptions, Rate
 from lit_eve_callbacks.schedules import schedule as make_schedule
 from lit_eve_callbacks.schedules import warmup
+
+if TYPE_CHECKING:
+    from lit_eve.tasks.language import LanguageTask
 
 
 def rates(stage: Stage, steps: int) -> dict[str, Rate]:
@@ -47,6 +53,9 @@ def task(
     steps: int,
 ) -> LanguageTask:
     """The LightningModule of a stage of `steps` steps."""
+    from lit_eve.tasks.alignment import Aligning, AlignmentTask
+    from lit_eve.tasks.language import LanguageTask
+
     loss = experiment.loss
     options = adamw(stage.optimizer)
     language = number(loss.language, steps)

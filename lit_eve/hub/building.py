@@ -8,7 +8,6 @@ from pydantic import TypeAdapter
 from transformers import PretrainedConfig
 
 from lit_eve import assemble
-from lit_eve.assemble.tokenizers import build_quantizer, build_tokenizer
 from lit_eve.hub.configuration import ImageTokenizerConfig, VisionLanguageConfig, restored
 from lit_eve.models.tokenizers.image_tokenizer import ImageTokenizer
 from lit_eve.models.tokenizers.quantizer import Quantizer
@@ -38,11 +37,15 @@ def tokenizer_options_of(config: ImageTokenizerConfig) -> ImageTokenizerOptions:
 
 def build_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
     """The image tokenizer of an exported folder, with random weights."""
+    from lit_eve.assemble.tokenizers import build_tokenizer
+
     return build_tokenizer(tokenizer_options_of(config))
 
 
 def fresh_quantizer(config: ImageTokenizerConfig) -> Quantizer:
     """The quantizer of an exported folder, for the constants that no file of weights holds."""
+    from lit_eve.assemble.tokenizers import build_quantizer
+
     return build_quantizer(tokenizer_options_of(config))
 
 

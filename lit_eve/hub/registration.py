@@ -50,7 +50,9 @@ def _image_processors(auto: Any) -> None:
         (VisionLanguageConfig, LitEveImageProcessor),
         (ImageTokenizerConfig, LitEvePixelProcessor),
     ):
-        auto.AutoImageProcessor.register(config, image_processor_classes={"pil": made})
+        # There is one way to cut pictures, whatever Transformers would like to do it with.
+        ways = {"pil": made, "torchvision": made}
+        auto.AutoImageProcessor.register(config, image_processor_classes=ways, exist_ok=True)
 
 
 TABLES: Mapping[str, Callable[[Any], None]] = MappingProxyType(

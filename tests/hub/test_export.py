@@ -161,6 +161,7 @@ ask = pipeline("image-text-to-text", model={str(exported)!r})
 image = dict(type="image", path={str(exported.parent / "one.png")!r})
 content = [image, dict(type="text", text="Hm")]
 print([ask(text=[dict(role="user", content=content)], max_new_tokens=9, return_full_text=False)])
+assert "lightning" not in sys.modules
 """
     paths = os.pathsep.join(str(ROOT / part) for part in ("", "data", "callbacks"))
     done = subprocess.run(
@@ -174,6 +175,7 @@ print([ask(text=[dict(role="user", content=content)], max_new_tokens=9, return_f
     here = answering(text=asked("Hm", ONE), max_new_tokens=9, return_full_text=False)
     assert done.returncode == 0, done.stderr
     assert repr(here[0]["generated_text"]) in done.stdout
+    assert "[transformers]" not in done.stderr  # it has nothing to warn of
 
 
 def test_text_and_tokens_of_a_conversation_say_the_same(exported: Path) -> None:
