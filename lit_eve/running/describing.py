@@ -34,7 +34,7 @@ class Outcome:
     """How a run stands."""
 
     word: str
-    """running, finished, failed or stopped."""
+    """running, finished, failed, stopped or pruned."""
     reason: str = ""
     seconds: float | None = None
 
@@ -84,7 +84,7 @@ def description(
     scores = list(_score_rows(kind, summaries))
     if len(scores) > 1:
         parts.append(table(scores))
-    go_on = "resume" if outcome.word in ("failed", "stopped") else "evaluate"
+    go_on = "resume" if outcome.word in ("failed", "stopped", "pruned") else "evaluate"
     commands = (f"lit-eve {go_on} {run}", f"lit-eve diff {run} RUN", f"lit-eve sync {run}")
     parts.append(" · ".join(f"`{command}`" for command in commands))
     parts.append(

@@ -49,10 +49,12 @@ def recorded(
         spool.note(description(kind, plans, summaries, spent))
         spool.status("FINISHED")
     except (RunInterrupted, KeyboardInterrupt) as reason:
+        status, state = end_of(kind.directory.path)
+        word = "pruned" if state == "pruned" else "stopped"
         why = str(reason) or "stopped from the keyboard"
-        spool.note(description(kind, plans, summaries, Outcome("stopped", why)))
+        spool.note(description(kind, plans, summaries, Outcome(word, why)))
         _sum_up(kind, spool)  # of a pruned trial, what it came to
-        spool.status(*end_of(kind.directory.path))
+        spool.status(status, state)
         raise
     except BaseException as error:
         why = f"`{type(error).__name__}`: {str(error).splitlines()[0] if str(error) else ''}"
@@ -74,12 +76,10 @@ def _open(kind: Kind[Any, Any], plans: Mapping[str, StagePlan]) -> Spool:
     tags |= objective(*kind.objective) if card is None else card.tags
     spool = Spool(directory.path / "tracking", tags=tags | git_tags(environment.get("git")))
     spool.status("RUNNING")
+    if not spool.known_params:  # a resumed run keeps what it began with
+        spool.params(_parameters(kind, plans) if card is None else card.params)
     if card is None:
-        count = max((plan.total for plan in plans.values()), default=0)
-        spool.params(parameters(experiment, environment.get(CHANGES, ()), count))
         spool.about(experiment.question or f"Experiment {experiment.name}.")
-    else:
-        spool.params(card.params)
     spool.note(description(kind, plans, {}, Outcome("running")))
     record_run(kind, spool)
     for name in (EXPERIMENT_FILE, "environment.json", "plan.json", DATA_FILE):
@@ -88,6 +88,11 @@ def _open(kind: Kind[Any, Any], plans: Mapping[str, StagePlan]) -> Spool:
     if changes:
         spool.text("config/git.diff", changes)
     return spool
+
+
+def _parameters(kind: Kind[Any, Any], plans: Mapping[str, StagePlan]) -> Mapping[str, str]:
+    count = max((plan.total for plan in plans.values()), default=0)
+    return parameters(kind.experiment, _environment(kind).get(CHANGES, ()), count)
 
 
 def _sum_up(kind: Kind[Any, Any], spool: Spool) -> None:

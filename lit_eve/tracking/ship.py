@@ -119,7 +119,7 @@ class Shipping:
             elif not delivered and time.monotonic() > self.deadline:
                 return UNDELIVERED
             else:
-                time.sleep(0.2)
+                time.sleep(self.poll if trials else 0.2)
 
     def _training_is_gone(self) -> None:
         if owner(self.run_directory) not in (None, self.watch):
@@ -132,7 +132,12 @@ class Shipping:
         self.finish(AFTER_DEATH_SECONDS)
 
     def _trials_that_live(self) -> list[Path]:
-        """Trials of a search that died: they end with it, and who could not say so is marked."""
+        """Trials of a search that died: they end with it, and who could not say so is marked.
+
+        None once the search was started again: its new shipper waits for this one to end.
+        """
+        if owner(self.run_directory) != self.watch:
+            return []
         trials = family(self.run_directory)[1:]
         return [t for t in trials if not mark_if_crashed(t) and _running(t)]
 
@@ -208,7 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
     while True:  # the shipper of a killed process may still be sending the rest
         with suppress(Timeout), lock.acquire(timeout=1.0):
             return shipping.run()
-        if shipping.deadline is not None or not process_alive(options.watch):
+        late = shipping.deadline is not None and time.monotonic() > shipping.deadline
+        if late or not process_alive(options.watch):
             return UNDELIVERED
 
 

@@ -106,6 +106,11 @@ class Spool:
         """Whether this process is the one whose events are recorded."""
         return self._owner == os.getpid() and self._descriptor >= 0
 
+    @property
+    def known_params(self) -> Mapping[str, str]:
+        """What was recorded by `params`, by earlier processes too."""
+        return self._params
+
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record numbers of one step. The part of a key before its last `/` is its chart group."""
         if step <= self._resumed_step:
