@@ -2,14 +2,16 @@
 
 Run:  uv run python docs/make_screenshots.py mlflow.db docs/images [--experiment quickstart]
 
-It starts the server as `lit-eve ui` does, opens the pages that `docs/mlflow.md` shows, checks that
-what a reader looks for is visible there, and saves one picture a page. The newest finished run of
-the experiment is shown. Needs Chromium; `CHROMIUM` names its executable.
+It starts the server as `lit-eve ui` does, opens the pages that `docs/mlflow.md` and
+`docs/search.md` show, checks that what a reader looks for is visible there, and saves one picture a
+page: of the newest run of the experiment that has pictures, and of its search, if it has one. Needs
+Chromium; `CHROMIUM` names its executable.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -17,17 +19,22 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from mlflow.entities import Run
 from playwright.sync_api import Locator, Page, ViewportSize, expect, sync_playwright
 
-from lit_eve.tracking.delivery import KIND_TAG, PARENT_TAG, STAGE_TAG
+from lit_eve.tracking.delivery import PARENT_TAG, STAGE_TAG
+from lit_eve.tracking.runs import OBJECTIVE_TAG
 from lit_eve.tracking.server import running
 from lit_eve.tracking.store import connect, locate
-from lit_eve.tracking.ui import experiment_link, home_link, run_link, stage_link
+from lit_eve.tracking.ui import experiment_link, home_link, run_link, search_link, stage_link
+from lit_eve.tracking.views import KIND_TAG
 
 SIZE = ViewportSize(width=1600, height=1000)
 PATIENCE_MS = 60_000
+COMPARED = 3
+"""Trials of a search that are put beside each other."""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -62,6 +69,15 @@ class Subject:
         return str(self.stage.data.tags[STAGE_TAG])
 
 
+@dataclass
+class SearchSubject:
+    """The search to be shown, and its trials that have a score, the best first."""
+
+    experiment_id: str
+    search: Run
+    trials: list[Run]
+
+
 def chromium() -> str | None:
     """Chromium's executable, None if there is none."""
     named = os.environ.get("CHROMIUM")
@@ -69,7 +85,23 @@ def chromium() -> str | None:
     return named or next((found for name in names if (found := shutil.which(name))), None)
 
 
-def choose(database: Path, experiment: str | None) -> Subject:
+def choose_search(database: Path, experiment: str | None) -> SearchSubject | None:
+    """The search of the experiment (the newest that there is if None)."""
+    client = connect(locate(f"sqlite:///{database}"))
+    for found in client.search_experiments(order_by=["last_update_time DESC"]):
+        if experiment not in (None, found.name):
+            continue
+        here = [found.experiment_id]
+        for run in client.search_runs(here, f"tags.`{KIND_TAG}` = 'search'"):
+            direction, _, metric = run.data.tags[OBJECTIVE_TAG].partition(" ")
+            order = f"metrics.`{metric}` {'ASC' if direction == 'minimize' else 'DESC'}"
+            trials = client.search_runs(here, f"tags.`{KIND_TAG}` = 'trial'", order_by=[order])
+            scored = [trial for trial in trials if metric in trial.data.metrics]
+            return SearchSubject(found.experiment_id, run, scored)
+    return None
+
+
+def choose(database: Path, experiment: str | None) -> Subject | None:
     """The newest run of the experiment (of the newest experiment if None) that has pictures."""
     client = connect(locate(f"sqlite:///{database}"))
     known = client.search_experiments(order_by=["last_update_time DESC"])
@@ -87,17 +119,56 @@ def choose(database: Path, experiment: str | None) -> Subject:
                     step, key = max(steps)
                     picture = key.replace("~", "/")
                     return Subject(found.name, found.experiment_id, run, stage, picture, step)
-    raise SystemExit(f"{database} holds no run with pictures.")
+    return None
 
 
-class Tour:
-    """Walks through the pages of one subject; every method checks and saves one."""
+class Walk:
+    """Opens pages, looks for what has to be there, and saves pictures."""
+
+    def __init__(self, page: Page, url: str, out: Path) -> None:
+        self.page, self.url, self.out = page, url, out
+
+    def _open(self, link: str) -> None:
+        self.page.goto("about:blank")  # links differ behind the # only: load each one anew
+        self.page.goto(link)
+        self.page.add_style_tag(content=HIDDEN)
+
+    def _hide_path(self) -> None:
+        """Whose machine it was is nobody's business."""
+        for line in self.page.get_by_text(re.compile("^Path: file:")).all():
+            line.evaluate("element => { element.style.visibility = 'hidden' }")
+
+    def _see(self, text: str) -> None:
+        expect(self.page.get_by_text(text).first).to_be_visible(timeout=PATIENCE_MS)
+
+    def _keep(self, name: str) -> None:
+        """Save the page once it has stopped changing: charts are drawn after their data came."""
+        before, now = b"", self.page.screenshot()
+        for _ in range(20):
+            if now == before:
+                break
+            self.page.wait_for_timeout(800)
+            before, now = now, self.page.screenshot()
+        (self.out / f"{name}.png").write_bytes(now)
+        print(self.out / f"{name}.png")
+
+
+class Tour(Walk):
+    """Walks through the pages of one run; every method checks and saves one."""
 
     def __init__(self, page: Page, url: str, subject: Subject, out: Path) -> None:
-        self.page = page
-        self.url = url
+        super().__init__(page, url, out)
         self.subject = subject
-        self.out = out
+
+    def all(self) -> None:
+        """Every page."""
+        self.experiments()
+        self.runs()
+        self.overview()
+        self.stage()
+        self.charts()
+        self.pictures()
+        self.answers()
 
     def experiments(self) -> None:
         """The list of experiments."""
@@ -164,9 +235,7 @@ class Tour:
         for column in ("expected", "given"):
             self._see(column)
         self._see_picture()
-        path = self.page.get_by_text(re.compile("^Path: file:"))
-        for line in path.all():  # whose machine it was is nobody's business
-            line.evaluate("element => { element.style.visibility = 'hidden' }")
+        self._hide_path()
         self._keep("answers")
 
     def _enlarge(self) -> None:
@@ -180,17 +249,9 @@ class Tour:
         self.page.mouse.up()
         self.page.mouse.move(5, 5)
 
-    def _open(self, link: str) -> None:
-        self.page.goto("about:blank")  # links differ behind the # only: load each one anew
-        self.page.goto(link)
-        self.page.add_style_tag(content=HIDDEN)
-
     def _open_stage(self, page: str) -> None:
         run_id = self.subject.stage.info.run_id
         self._open(run_link(self.url, self.subject.experiment_id, run_id, page))
-
-    def _see(self, text: str) -> None:
-        expect(self.page.get_by_text(text).first).to_be_visible(timeout=PATIENCE_MS)
 
     def _see_section(self, name: str) -> None:
         expect(self._section(name)).to_be_visible(timeout=PATIENCE_MS)
@@ -209,16 +270,53 @@ class Tour:
         )
         self.page.wait_for_function(drawn, timeout=PATIENCE_MS)
 
-    def _keep(self, name: str) -> None:
-        """Save the page once it has stopped changing: charts are drawn after their data came."""
-        before, now = b"", self.page.screenshot()
-        for _ in range(20):
-            if now == before:
-                break
-            self.page.wait_for_timeout(800)
-            before, now = now, self.page.screenshot()
-        (self.out / f"{name}.png").write_bytes(now)
-        print(self.out / f"{name}.png")
+
+class SearchTour(Walk):
+    """Walks through the pages of one search."""
+
+    def __init__(self, page: Page, url: str, subject: SearchSubject, out: Path) -> None:
+        super().__init__(page, url, out)
+        self.subject = subject
+
+    def all(self) -> None:
+        """Every page."""
+        self.overview()
+        self.report()
+        self.trials()
+        if len(self.subject.trials) >= COMPARED:
+            self.comparison()
+
+    def overview(self) -> None:
+        """The search's own run: its verdict, the best trials, its child runs."""
+        search = self.subject.search.info
+        self._open(run_link(self.url, self.subject.experiment_id, search.run_id))
+        self._see("Child runs")
+        self._keep("search")
+
+    def report(self) -> None:
+        """The report among the artifacts, drawn without a network."""
+        search = self.subject.search.info
+        self._open(run_link(self.url, self.subject.experiment_id, search.run_id, "artifacts"))
+        self.page.get_by_text("report.html", exact=True).first.click()
+        frame = self.page.frame_locator("iframe").first
+        expect(frame.locator("svg").first).to_be_visible(timeout=PATIENCE_MS)
+        self._hide_path()
+        self._keep("search_report")
+
+    def trials(self) -> None:
+        """The saved view: parallel coordinates, bars, a scatter per parameter."""
+        self._open(search_link(self.url, self.subject.experiment_id))
+        self._see("Search: settings and scores")
+        self._see("Parallel Coordinates")
+        self._keep("search_trials")
+
+    def comparison(self) -> None:
+        """The best trials beside each other."""
+        runs = json.dumps([trial.info.run_id for trial in self.subject.trials[:COMPARED]])
+        where = f"runs={quote(runs)}&experiments={quote(json.dumps([self.subject.experiment_id]))}"
+        self._open(f"{self.url}/#/compare-runs?{where}&workflowType=machine_learning")
+        self._see(f"Comparing {COMPARED} Runs")
+        self._keep("comparison")
 
 
 def main() -> None:
@@ -233,6 +331,9 @@ def main() -> None:
         sys.exit("no Chromium here: install it, or name it in CHROMIUM.")
     database = options.store.resolve()
     subject = choose(database, options.experiment)
+    search = choose_search(database, options.experiment)
+    if subject is None and search is None:
+        sys.exit(f"{database} holds no run with pictures, and no search.")
     options.out.mkdir(parents=True, exist_ok=True)
     with (
         running(locate(f"sqlite:///{database}"), port=5400) as server,
@@ -243,14 +344,11 @@ def main() -> None:
             profile, executable_path=executable, headless=True, args=FLAGS, viewport=SIZE
         )
         browser.add_init_script(CLOSED_ASSISTANT)
-        tour = Tour(browser.pages[0], server.url, subject, options.out)
-        tour.experiments()
-        tour.runs()
-        tour.overview()
-        tour.stage()
-        tour.charts()
-        tour.pictures()
-        tour.answers()
+        page = browser.pages[0]
+        if subject is not None:
+            Tour(page, server.url, subject, options.out).all()
+        if search is not None:
+            SearchTour(page, server.url, search, options.out).all()
         browser.close()
 
 

@@ -150,7 +150,6 @@ def search_state(contents: Contents) -> dict[str, Any]:
         "selectedParams": contents.params,
         "selectedMetrics": [metric],
         "showAllRuns": True,
-        "displayName": f"settings and {metric}",
     }
     bars = _card("BAR", metric, "settings") | {"metricKey": metric, "runsCountToCompare": 100}
     return _state(
@@ -237,12 +236,11 @@ def _curve(key: str, group: str) -> dict[str, Any]:
 
 
 def _scatter(param: str, metric: str) -> dict[str, Any]:
-    axes = {
+    return _card("SCATTER", param, "settings") | {
         "xaxis": {"key": param, "type": "PARAM"},
         "yaxis": {"key": metric, "type": "METRIC"},
+        "runsCountToCompare": 100,
     }
-    name = {"displayName": f"{metric} by {param.rpartition('.')[2]}", "runsCountToCompare": 100}
-    return _card("SCATTER", param, "settings") | axes | name
 
 
 def _picture(key: str, step: int) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def figures(study: Study, metrics: Sequence[str]) -> Iterator[tuple[str, str]]:
         for number, name in enumerate(metrics):
             yield from _of_one(study, name, _value(number))
         return
-    yield from _drawn("Values while they ran", lambda: plots.plot_intermediate_values(study))
     yield from _of_one(study, metrics[0], None)
+    yield from _drawn("Values while they ran", lambda: plots.plot_intermediate_values(study))
 
 
 def _value(number: int) -> Callable[[Any], float]:

@@ -42,6 +42,9 @@ class Record:
         )
         self.spool.status("RUNNING")
         self.spool.about(place.experiment.question or f"Search {self.searching.name}.")
+        if not self.spool.known_params:  # a search that goes on may have more trials by now
+            count = len(self.searching.trials.trials())
+            self.spool.params({"sampler": search.sampler, "seed": search.seed, "trials": count})
         self.spool.note(self._note(None))
         self.spool.artifact(place.folder / "search.yaml", "config")
         tracking = place.experiment.tracking

@@ -20,11 +20,14 @@ from PIL import Image
 from lit_eve.tracking import media
 from lit_eve.tracking.pictures import Answer, answer_grid
 from lit_eve.tracking.runs import objective
+from lit_eve.tracking.searches import SEARCH_FOLDER, TrialCard
 from lit_eve.tracking.shipper import sync
 from lit_eve.tracking.spool import Spool
+from lit_eve.tracking.views import KIND_TAG
 
 ROOT = Path(__file__).parents[2]
 PAGES = {"experiments", "runs", "run", "stage", "curves", "charts", "pictures", "answers"}
+PAGES |= {"search", "search_report", "search_trials", "comparison"}
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -56,6 +59,25 @@ def small_run(run: Path, rate: float) -> None:
         spool.close()
 
 
+def small_search(root: Path) -> Path:
+    """A search of three trials, with a report; its own folder."""
+    folder = root / SEARCH_FOLDER
+    own = Spool(folder / "tracking", tags={KIND_TAG: "search"} | objective("val/read", "maximize"))
+    (folder / "report.html").write_text('<svg width="400" height="300"><circle r="99"/></svg>')
+    own.artifact(folder / "report.html")
+    own.status("FINISHED")
+    for number, rate in enumerate((0.01, 0.02, 0.04)):
+        trial = root / f"trial-{number:03d}"
+        card = TrialCard(number, f"t{number}", objective="maximize val/read")
+        trial.mkdir()
+        card.write(trial)
+        spool = Spool(trial / "tracking", tags=card.tags | {"mlflow.runName": card.name})
+        spool.params({"train.language_model": rate, "seed": number})
+        spool.metrics({"val/read": 1 - rate}, 400)
+        spool.status("FINISHED")
+    return folder
+
+
 @pytest.fixture
 def database(tmp_path: Path, uri: str) -> Path:
     if existing := os.environ.get("LIT_EVE_UI_STORE"):
@@ -64,6 +86,7 @@ def database(tmp_path: Path, uri: str) -> Path:
         run = tmp_path / "runs" / "digits" / name
         small_run(run, rate)
         sync(run, uri)
+    sync(small_search(tmp_path / "runs" / "tuned"), uri)
     return tmp_path / "store" / "mlflow.db"
 
 

@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from lit_eve.schema import Experiment, load
+from lit_eve.tuning.figures import figures
 from lit_eve.tuning.slots import REASON, TWIN
 from lit_eve.tuning.storage import StorageError
 from lit_eve.tuning.study import Searching
@@ -126,6 +127,12 @@ class TestSeveralObjectives:
     def test_their_best_is_a_front(self, bench: Bench) -> None:
         searching = bench.search("sampler=grid", "minimize=[val/one, val/two]", TWELVE)
         assert [trial.number for trial in searching.best()] == [0, 1, 2, 3, 4, 5]
+
+    def test_the_report_begins_with_their_front(self, bench: Bench) -> None:
+        searching = bench.search("sampler=grid", "minimize=[val/one, val/two]", TWELVE)
+        title, svg = next(figures(searching.trials.study, ["val/one", "val/two"]))
+        assert title == "The front"
+        assert svg.startswith("<svg")
 
     def test_directions_are_each_objectives_own(self, bench: Bench) -> None:
         words = ["minimize=val/two", "maximize=val/one", "sampler=grid"]
