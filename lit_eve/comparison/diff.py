@@ -22,7 +22,7 @@ def compare(one: RecordedRun, other: RecordedRun) -> dict[str, Differences]:
     return {
         "experiment": differences(flat(one.experiment), flat(other.experiment)),
         "code": differences(_code(one), _code(other)),
-        "data": differences(flat(one.data), flat(other.data)),
+        "data": differences(_data(one), _data(other)),
         "environment": differences(_machine(one), _machine(other)),
         "results": differences(_results(one), _results(other)),
     }
@@ -56,6 +56,11 @@ def _code(run: RecordedRun) -> dict[str, Any]:
         "lines of uncommitted changes": uncommitted,
         "command": run.environment.get("command"),
     }
+
+
+def _data(run: RecordedRun) -> dict[str, Any]:
+    """What was read; the same data in another place is the same."""
+    return flat({name: {**facts, "path": None} for name, facts in run.data.items()})
 
 
 def _source_changes(one: RecordedRun, other: RecordedRun) -> Iterator[str]:

@@ -83,3 +83,12 @@ def test_a_run_without_scores_and_an_unknown_score_are_named(tmp_path: Path) -> 
         rows([run], metrics=["raed"])
     with pytest.raises(ValueError, match=r"no scores of stage 'align'.*lit-eve resume"):
         rows([run], stage="align")
+
+
+def test_the_same_data_in_another_place_is_the_same_and_other_data_is_not(tmp_path: Path) -> None:
+    one, moved, other = (recorded(tmp_path / name, "eve", 0, 0.5) for name in "abc")
+    for run, digest, place in ((one, "1f", "here"), (moved, "1f", "there"), (other, "2e", "here")):
+        data = {"scenes": {"digest": digest, "path": place}}
+        (run.directory.path / "data.json").write_text(json.dumps(data))
+    assert compare(one, moved)["data"] == {}
+    assert compare(one, other)["data"] == {"scenes.digest": ("1f", "2e")}
