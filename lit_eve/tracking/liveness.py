@@ -139,11 +139,18 @@ def mark_if_crashed(run_directory: Path) -> bool:
 
 def mark_killed(run_directory: Path) -> None:
     """Record FAILED, state "killed", for the run and its unfinished stages."""
+    mark_ended(run_directory, "FAILED", "killed")
+
+
+def mark_ended(run_directory: Path, status: Status, state: str) -> None:
+    """Record how a run ended that could not say so, and its unfinished stages: at its last sign
+    of life.
+    """  # noqa: D205
     ended = last_sign_of_life(run_directory)
     for folder in reversed(spool_folders(run_directory)):
         if last_status(folder) == "RUNNING":
             spool = Spool(folder, rank=0)
-            spool.status("FAILED", state="killed", at=ended)
+            spool.status(status, state=state, at=ended)
             spool.close()
 
 

@@ -22,8 +22,8 @@ from typing import Any
 
 from lit_eve.running.directory import EXPERIMENT_FILE, RUN_VARIABLE, RunDirectory, write_atomically
 from lit_eve.schema import Experiment
-from lit_eve.tracking.liveness import created_at, process_alive
-from lit_eve.tracking.searches import SHIPPED_VARIABLE, STOP_FILE, TrialCard
+from lit_eve.tracking.liveness import created_at, mark_ended, process_alive
+from lit_eve.tracking.searches import SHIPPED_VARIABLE, STOP_FILE, TrialCard, end_of
 from lit_eve.tracking.spool import EVENTS_FILE, read_events
 
 PROCESS_FILE = "trial-process.json"
@@ -92,6 +92,14 @@ class TrialRun:
             time.sleep(0.05)
         self._signal(signal.SIGKILL)  # its other ranks too
         self._process.wait()
+
+    def settle(self) -> None:
+        """Record how the run ended where it could not: a signal may find it before or after its
+        training, when nobody listens.
+        """  # noqa: D205
+        path = self.directory.path
+        stopped = (path / STOP_FILE).is_file()
+        mark_ended(path, *(end_of(path) if stopped else ("FAILED", "killed")))
 
     def last_words(self) -> str:
         """Why the run failed, as it said itself."""

@@ -135,6 +135,8 @@ class SlotWorker:
         except BaseException:
             run.stop()
             raise
+        if ended.state != "WAITING":
+            run.settle()
         self._finish(slots, trial, ended, card.name)
 
     def _watch(self, slots: Slots, trial: Trial, run: TrialRun, readings: Readings) -> Ended:

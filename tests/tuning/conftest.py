@@ -82,7 +82,9 @@ def bench(tmp_path: Path, curve: Curve, monkeypatch: pytest.MonkeyPatch) -> Iter
             name = self.directory.id
             found.launched.append(name)
             self.code = found.codes.get(name, [0]).pop(0) if found.codes.get(name) else 0
+            Spool(self.directory.path / "tracking", rank=0).status("RUNNING")
             self.spool = Spool(self.directory.stage(STAGE) / "tracking", rank=0)
+            self.spool.status("RUNNING")
 
         def returned(self) -> int | None:
             if self.step == STEPS or self.code:

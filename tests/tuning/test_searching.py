@@ -8,6 +8,8 @@ import signal
 import pytest
 
 from lit_eve.schema import Experiment, load
+from lit_eve.tracking.liveness import last_status
+from lit_eve.tracking.spool import EVENTS_FILE, read_events
 from lit_eve.tuning.figures import figures
 from lit_eve.tuning.slots import REASON, TWIN
 from lit_eve.tuning.storage import StorageError
@@ -89,6 +91,17 @@ class TestPruning:
             assert stopped_as(searching.directory(trial.number)) == "pruned"
         [best] = searching.best()
         assert best.number == 0
+
+    def test_a_run_that_a_signal_found_outside_its_training_is_no_failure(
+        self, bench: Bench
+    ) -> None:
+        prune = "prune={type: median, startup: 3, after: 2}"
+        searching = bench.search("sampler=grid", "minimize=val/loss", prune, TWELVE)
+        [number, *_] = [t.number for t in searching.trials.trials() if t.state.name == "PRUNED"]
+        for folder in (searching.directory(number), searching.directory(number) / "train"):
+            assert last_status(folder / "tracking") == "FINISHED"
+            *_, (last, _) = read_events(folder / "tracking" / EVENTS_FILE)
+            assert last["v"] == {"lit_eve.state": "pruned"}
 
     def test_steps_before_the_first_are_not_judged(self, bench: Bench) -> None:
         prune = f"prune={{type: median, startup: 2, after: {STEPS + 1}}}"
