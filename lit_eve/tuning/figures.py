@@ -16,6 +16,8 @@ FEWEST = 2
 """Complete trials that a plot needs to say anything."""
 SIZE = (9.0, 4.6)
 """Inches."""
+NAMED = 10
+"""More lines than that are not told apart by a legend, which would only cover them."""
 _NO_METADATA: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -82,6 +84,8 @@ def _drawn(title: str, plot: Callable[[], Any]) -> Iterator[tuple[str, str]]:
             figure = first.figure
             width = SIZE[0] if hasattr(axes, "figure") else max(SIZE[0], 3.2 * axes.size)
             figure.set_size_inches(width, SIZE[1])
+            if (legend := first.get_legend()) is not None and len(legend.get_texts()) > NAMED:
+                legend.remove()
             out = io.StringIO()
             figure.savefig(out, format="svg", bbox_inches="tight", metadata=_NO_METADATA)
     except (ValueError, RuntimeError, ZeroDivisionError):  # too few trials, or all alike
