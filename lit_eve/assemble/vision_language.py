@@ -219,7 +219,8 @@ SIZES: Mapping[str, Callable[[Options], SizePolicy]] = {
 
 def cutter(options: images.Images, layout: ImageLayout) -> ImageCutter:
     """What turns pictures into patches of a model's layout."""
-    return ImageCutter(layout, SIZES[options.size.type](options.size), options.mean, options.std)
+    size = SIZES[options.size.type](options.size)
+    return ImageCutter(layout, size, options.mean, options.std, options.resize)
 
 
 def on_meta(options: VisionLanguage, num_tokens: int) -> VisionLanguageModel:

@@ -108,16 +108,31 @@ def _whole(side: float, cell: int) -> int:
     return max(1, int(side / cell + 0.5)) * cell
 
 
-def resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Pillow's bicubic, (H, W, 3) to (height, width, 3), both uint8.
+Resampler = Literal["pillow", "torch"]
+"""Who scales pictures: see `resize`."""
 
-    Published models were trained on it. PyTorch's is about 3 times as fast and differs by 1 or 2 of
-    255; decoding the file costs more than either.
+
+def resize(pixels: Pixels, height: int, width: int, by: Resampler = "pillow") -> Pixels:
+    """Bicubic with antialiasing, (H, W, 3) to (height, width, 3), both uint8.
+
+    Args:
+        pixels: the picture.
+        height: of the result.
+        width: of the result.
+        by: pillow: what published models were trained on. torch: takes a third of the time, and
+            differs from it by at most 2 of 255.
     """
     if pixels.shape[:2] == (height, width):
         return pixels
-    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    if by == "pillow":
+        image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(image)
+    own = pixels if pixels.flags.writeable else pixels.copy()  # torch would warn of the others
+    given = torch.from_numpy(own).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    scaled = torch.nn.functional.interpolate(
+        given, size=(height, width), mode="bicubic", antialias=True
+    )
+    return np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())
 
 
 @dataclass(frozen=True)
@@ -129,12 +144,14 @@ class ImageCutter:
         size: what size an image gets.
         mean: of each channel, on pixels in [0, 1].
         std: of each channel, on pixels in [0, 1].
+        resampler: who scales images, see `resize`.
     """
 
     layout: ImageLayout
     size: SizePolicy
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    resampler: Resampler = "pillow"
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of windows of an image of that size."""
@@ -148,7 +165,7 @@ class ImageCutter:
     def fit(self, pixels: Pixels) -> Pixels:
         """The image at its target size."""
         height, width = self.size.target(pixels.shape[0], pixels.shape[1], self.layout.cell)
-        return resize(pixels, height, width)
+        return resize(pixels, height, width, self.resampler)
 
     def cut(self, images: Sequence[Pixels]) -> PackedImages:
         """The images of a batch, each resized, as normalised patches and sources of tokens."""

@@ -133,3 +133,14 @@ def test_resizing_is_pillows_bicubic(size: tuple[int, int]) -> None:
     theirs = np.asarray(Image.fromarray(smooth).resize(size[::-1], Image.Resampling.BICUBIC))
     assert np.array_equal(resize(smooth, *size), theirs)
     assert resize(smooth, 100, 150) is smooth
+
+
+@pytest.mark.parametrize("size", [(30, 50), (97, 64), (16, 200)])
+def test_both_resamplers_make_nearly_the_same_picture(size: tuple[int, int]) -> None:
+    rough = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    image = resize(rough, 80, 120)
+    one, other = (resize(image, *size, by).astype(int) for by in ("pillow", "torch"))
+    assert other.shape == (*size, 3)
+    assert np.abs(one - other).max() <= 2
+    assert np.abs(one - other).mean() < 0.2  # 0.13 where an edge grows twelvefold
+    assert (one != other).any()
