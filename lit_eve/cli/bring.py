@@ -67,7 +67,10 @@ def exported(source: Source, target: Target) -> None:
 
     import_exported(source, target)
     print(f"wrote {target}: it works like a finished run's folder")
-    print(f"next  write a file with `extends: {target}/experiment.yaml` and stages of its own")
+    print(f"next  lit-eve generate {target} --image FILE --prompt TEXT, or train on: a file in")
+    print(
+        f"      {target.parent} with `extends: {target.name}/experiment.yaml` and stages of its own"
+    )
 
 
 def _say(lines: Iterable[str], target: Path) -> None:
