@@ -20,6 +20,9 @@ from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
     AutoProcessor,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
     LlamaConfig,
     LlamaForCausalLM,
     pipeline,
@@ -41,7 +44,7 @@ from lit_eve_data.disk.records import StoredImage
 from lit_eve_data.encoding.vocabulary import bytes_text
 from lit_eve_data.packing.rows import Item, collate
 from tests.files import QUICKSTART
-from tests.hub.made import MODELS, asked, picture, run_of
+from tests.hub.made import BYTES, LLAMA, MODELS, asked, picture, run_of
 
 ROOT = QUICKSTART.parent.parent
 LONGEST = 12
@@ -137,6 +140,30 @@ def test_pretrained_parts_are_whole_without_the_folder_they_came_from(tmp_path: 
     export(directory, tmp_path / "out")
     shutil.rmtree(tmp_path / "decoder")
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
+    processor, exported = opened(tmp_path / "out")
+    with torch.no_grad():
+        wanted = model.language_model.logits(model(batch).hidden)
+        inputs = processor.apply_chat_template(asked("How many?", ONE), tokenize=True)
+        torch.testing.assert_close(exported(**inputs).logits, wanted, rtol=0, atol=1e-5)
+
+
+def test_a_pretrained_encoder_keeps_its_own_way_of_seeing(tmp_path: Path) -> None:
+    half = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    seeing = {**half, "num_hidden_layers": 2, "image_size": 16, "patch_size": 8}
+    config = CLIPConfig(
+        vision_config=seeing, text_config={**half, "num_hidden_layers": 1}, projection_dim=8
+    )
+    CLIPModel(config).save_pretrained(tmp_path / "clip")
+    CLIPImageProcessor().save_pretrained(tmp_path / "clip")
+    block = (
+        f"{{type: encoder, {BYTES}, language_model: {{{LLAMA}}}, connector: {{type: linear}}, "
+        f"vision_encoder: {{type: pretrained, from: {tmp_path / 'clip'}}}}}"
+    )
+    directory, model = run_of(tmp_path / "run", block)
+    assert isinstance(model, VisionLanguageModel)
+    batch, _ = packed(directory, "How many?", ONE)
+    export(directory, tmp_path / "out")
+    shutil.rmtree(tmp_path / "clip")
     processor, exported = opened(tmp_path / "out")
     with torch.no_grad():
         wanted = model.language_model.logits(model(batch).hidden)
@@ -299,7 +326,8 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     directory, _ = run_of(tmp_path / "run", MODELS["eve_tied"])
     text = directory.experiment_file.read_text()
     directory.experiment_file.write_text(text.replace("depth: 2", "depth: 3"))
-    with pytest.raises(ValueError, match="does not fill the model"):
+    directory.write_json("environment.json", {"packages": {"lit-eve": "9.9"}})
+    with pytest.raises(ValueError, match=r"written by lit-eve 9\.9.*does not fill the model"):
         export(directory, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
