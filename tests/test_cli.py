@@ -110,3 +110,19 @@ def test_the_schema_for_editors_is_the_one_of_this_version(tmp_path: Path) -> No
     run("schema", "--to", str(tmp_path / "schema.json"))
     written = (tmp_path / "schema.json").read_text()
     assert written == (QUICKSTART.parent / "schema.json").read_text(), "run `make schema`"
+
+
+@pytest.mark.parametrize(("name", "shown"), [("SearchError", False), ("KeyLostError", True)])
+def test_an_error_of_the_surroundings_is_told_without_a_traceback(
+    name: str, shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lit_eve.cli import _explain
+
+    try:
+        raise type(name, (RuntimeError,), {})("worker 1 ended: mend the file")
+    except RuntimeError as error:
+        code = _explain(error)
+    assert code == 1
+    told = capsys.readouterr().err
+    assert "error worker 1 ended: mend the file" in told
+    assert ("Traceback" in told) == shown
