@@ -97,7 +97,8 @@ class StepWatch(Callback):
         samples_per_second, images_per_second, steps_per_second: likewise.
         padding_share: of the slots of the rows.
         data_wait_share: time without a batch / time in training. The slowest rank's.
-        model_flops_utilisation: `flops` of all ranks / (time * ranks * peak).
+        model_flops_utilisation: `flops` of all ranks / (time * ranks * peak), as PaLM's MFU
+            (Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
         memory_peak_gib: the largest of any rank; of the device, on a CPU of the process.
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 from lit_eve.models.contrastive import ContrastiveModel
 from lit_eve.models.text_model import TextModel
 from lit_eve.planning.flops import forward_flops, training_flops
-from lit_eve.planning.memory import FLOAT, HALF, StepMemory, activation_bytes
+from lit_eve.planning.memory import FLOAT, HALF, activation_bytes, step_memory
 from lit_eve.planning.plan import (
     Row,
     StagePlan,
@@ -20,7 +20,9 @@ from lit_eve.planning.plan import (
     frozen_in_words,
     rates_in_words,
 )
+from lit_eve.planning.spread import Spread
 from lit_eve.schema import ContrastiveExperiment, TextExperiment
+from lit_eve.strategies.blocks import unique_blocks
 from lit_eve_data.packing.plan import PackingPlan
 
 TOKENS = 48
@@ -73,11 +75,14 @@ def plan_stage(
     steps = steps if steps is not None else expected_steps(stage, per_step)
     before = experiment.source_of(name)
     half = stage.precision != "float32"
-    shards = devices if experiment.hardware.strategy in ("fsdp", "hsdp") else 1
+    spread, rows = Spread.of(experiment.hardware, devices), ceil(per_step / stage.tokens_per_row)
     if isinstance(model, TextModel):
         length = max(1, round(per_step / samples))
         flops = training_flops(model, forward_flops(model, length, length, []))
-        kept = activation_bytes(model.language_model, ceil(per_step / devices), half=half)
+        at_once = min(ceil(per_step / devices), spread.at_once(rows) * stage.tokens_per_row)
+        kept = activation_bytes(
+            model.language_model, at_once, half=half, recompute=spread.recompute
+        )
     else:
         flops = clip_flops(model)
         kept = clip_bytes(model, half=half) * ceil(samples / devices)
@@ -93,11 +98,9 @@ def plan_stage(
         samples=None if steps is None else round(steps * samples),
         image=(getattr(model, "side", 0), getattr(model, "side", 0)),
         sample_flops=flops,
-        memory=StepMemory(
-            weights=total * FLOAT // shards,
-            gradients=trained * FLOAT // shards,
-            optimizer=2 * trained * FLOAT // shards,
-            activations=kept,
+        rounds=spread.rounds(rows),
+        memory=step_memory(
+            model, unique_blocks(model), kept, shards=spread.shards, offload=spread.offload
         ),
         disk=disk(experiment, total, trained),
         measured=packing is not None,

@@ -46,12 +46,18 @@ class StagePlan(ABC):
     """Height and width in pixels of the image that is counted."""
     sample_flops: int
     """Training arithmetic of one sample: forward, and twice that for what is trained."""
+    rounds: int
+    """Micro-batches of a step on each device."""
     memory: StepMemory
     """Bytes on each device."""
     disk: int
     """Bytes that the stage leaves, and needs while it runs."""
     measured: bool
     """Whether lengths come from the data or are assumed."""
+
+    def batch_flops(self, batch: Any) -> float:
+        """Training arithmetic of a batch: as many average samples as it has."""
+        return float(self.sample_flops * batch.num_samples)
 
     @property
     def total(self) -> int:
@@ -83,12 +89,15 @@ class StagePlan(ABC):
             ("steps", "after preparing" if self.steps is None else f"{self.steps:,}"),
             ("samples", "after preparing" if self.samples is None else f"{self.samples:,}"),
             *self.own_rows,
+            ("rounds a step", f"{self.rounds:,} on each device"),
             ("training", quantity(self.sample_flops, "FLOP") + " a sample"),
             ("memory a device", quantity(memory.total, "B")),
             ("  weights", quantity(memory.weights, "B")),
             ("  gradients", quantity(memory.gradients, "B")),
             ("  optimizer", quantity(memory.optimizer, "B")),
             ("  activations", quantity(memory.activations, "B")),
+            ("  whole for a moment", quantity(memory.gathered, "B")),
+            ("of the host's", quantity(memory.host, "B")),
             ("disk", quantity(self.disk, "B")),
         )
 

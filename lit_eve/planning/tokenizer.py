@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from lit_eve.models.tokenizers.multi_scale import MultiScaleQuantizer
 from lit_eve.models.tokenizers.quantizer import Grid, Quantizer, to_grid, to_tokens
 from lit_eve.models.tokenizers.residual import ResidualQuantizer
 from lit_eve.models.tokenizers.vector import VectorQuantizer
-from lit_eve.planning.memory import FLOAT, HALF, StepMemory
+from lit_eve.planning.memory import FLOAT, HALF, step_memory
 from lit_eve.planning.plan import (
     Row,
     StagePlan,
@@ -34,6 +34,7 @@ from lit_eve.planning.plan import (
     largest_side,
     rates_in_words,
 )
+from lit_eve.planning.spread import Spread
 from lit_eve.schema import TokenizerExperiment
 
 DISCRIMINATED = 9
@@ -48,6 +49,12 @@ class TokenizerPlan(StagePlan):
     """Of the image that is counted."""
     num_codes: int | None
     """Of a codebook; None if there is none."""
+
+    def batch_flops(self, batch: Any) -> float:
+        """Training arithmetic of a batch: by the number of its pixels."""
+        images, _, height, width = batch.pixels.shape
+        rows, columns = self.image
+        return float(self.sample_flops * images * height * width / (rows * columns))
 
     @property
     def own_rows(self) -> Sequence[Row]:
@@ -86,7 +93,7 @@ def plan_stage(
     measured = steps is not None
     steps = steps if steps is not None else expected_steps(stage, 0)
     total, trained = sum(parts.values()), sum(trainable.values())
-    shards = devices if experiment.hardware.strategy in ("fsdp", "hsdp") else 1
+    spread = Spread.of(experiment.hardware, devices)
     number = HALF if stage.precision != "float32" else FLOAT
     before = experiment.source_of(name)
     return TokenizerPlan(
@@ -103,11 +110,13 @@ def plan_stage(
         codes=num_codes_of(model.quantizer, (side // model.stride, side // model.stride)),
         num_codes=model.quantizer.num_codes,
         sample_flops=cost.flops,
-        memory=StepMemory(
-            weights=total * FLOAT // shards,
-            gradients=trained * FLOAT // shards,
-            optimizer=2 * trained * FLOAT // shards,
-            activations=cost.kept * number * ceil(stage.batch / devices),
+        rounds=1,
+        memory=step_memory(
+            model,
+            (),
+            cost.kept * number * ceil(stage.batch / devices),
+            shards=spread.shards,
+            offload=spread.offload,
         ),
         disk=disk(experiment, total, trained),
         measured=measured,

@@ -8,7 +8,7 @@ from math import ceil
 
 from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.planning.flops import forward_flops, training_flops
-from lit_eve.planning.memory import step_memory
+from lit_eve.planning.memory import activation_bytes, step_memory
 from lit_eve.planning.plan import (
     Row,
     StagePlan,
@@ -20,8 +20,10 @@ from lit_eve.planning.plan import (
     quantity,
     rates_in_words,
 )
+from lit_eve.planning.spread import Spread
 from lit_eve.schema import VisionLanguageExperiment
 from lit_eve.schema.training import LanguageStage
+from lit_eve.strategies.blocks import unique_blocks
 from lit_eve_data.packing.plan import PackingPlan
 
 TEXT_TOKENS = 64
@@ -83,7 +85,13 @@ def plan_stage(
     )
     per_step = packing.tokens_per_step if packing else _rounded(stage, per_sample)
     parts, trainable = freeze(model, stage)
-    sharded = experiment.hardware.strategy in ("fsdp", "hsdp")
+    spread, rows = Spread.of(experiment.hardware, devices), per_step // stage.tokens_per_row
+    kept = activation_bytes(
+        model.language_model,
+        spread.at_once(rows) * stage.tokens_per_row,
+        half=stage.precision != "float32",
+        recompute=spread.recompute,
+    )
     forward = forward_flops(model, per_sample, max(1, per_sample - visual), [(cells, cells)])
     samples_per_step = packing.samples_per_step if packing else stage.batch
     steps = steps if steps is not None else expected_steps(stage, per_step)
@@ -102,12 +110,9 @@ def plan_stage(
         visual_tokens=visual,
         vision_flops=model.vision_flops(cells, cells),
         sample_flops=training_flops(model, forward),
+        rounds=spread.rounds(rows),
         memory=step_memory(
-            model,
-            model.language_model,
-            ceil(per_step / devices),
-            half=stage.precision != "float32",
-            shards=devices if sharded else 1,
+            model, unique_blocks(model), kept, shards=spread.shards, offload=spread.offload
         ),
         disk=disk(experiment, sum(parts.values()), sum(trainable.values())),
         measured=packing is not None,

@@ -149,7 +149,7 @@ def execute(
             if name in names:
                 console.rule(f"stage {name}")
                 if name in plans:
-                    summaries[name] = train_stage(kind, name)
+                    summaries[name] = train_stage(kind, plans[name])
                     plan.compare(plans[name], summaries[name], console)
                 else:
                     summaries[name] = transform_stage(kind, name)

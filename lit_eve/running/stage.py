@@ -11,6 +11,7 @@ from lightning import Trainer, seed_everything
 from torch import nn
 
 from lit_eve.checkpoints import newest, read_weights, write_weights
+from lit_eve.planning.plan import StagePlan
 from lit_eve.running.kinds import Feed, Kind
 from lit_eve.running.lineage import record_stage
 from lit_eve.running.mixture import MixtureShares
@@ -55,8 +56,12 @@ def build_model(kind: Kind[Any, Any], name: str) -> nn.Module:
     return model
 
 
-def train_stage(kind: Kind[Any, Any], name: str) -> dict[str, Any]:
+def train_stage(kind: Kind[Any, Any], plan: StagePlan) -> dict[str, Any]:
     """Train one stage, or go on with it, and examine its result.
+
+    Args:
+        kind: the run.
+        plan: of the stage.
 
     Returns:
         Its summary, as written to `summary.json`.
@@ -64,19 +69,19 @@ def train_stage(kind: Kind[Any, Any], name: str) -> dict[str, Any]:
     Raises:
         RunInterrupted: if a signal ended it; a checkpoint of the last step is there.
     """
-    directory = kind.directory
+    directory, name = kind.directory, plan.name
     started = time.time()
     model = build_model(kind, name)
-    spread = launch(kind.experiment.hardware)
-    feed = kind.feed(name, Share(environment_rank(), spread.world_size))
+    world = launch(kind.experiment.hardware).world_size
+    feed = kind.feed(name, Share(environment_rank(), world, kind.micro_batches(name, world)))
     logger = SpoolLogger(directory.stage(name))
     record_stage(kind, name, logger.spool)
     task = kind.task(name, model, feed.steps)
     stopping = StopOnSignal()
     own = kind.callbacks(name, model, feed.steps, logger)
     own += [ShowBatch(partial(kind.drawn, name), logger), MixtureShares(feed.loader)]
-    callbacks = make_callbacks(kind, name, feed.steps, stopping, own)
-    trainer = make_trainer(kind, name, feed.steps, callbacks, logger)
+    callbacks = make_callbacks(kind, plan, feed, stopping, own)
+    trainer = make_trainer(kind, name, feed, callbacks, logger)
     checkpoint = newest(directory.checkpoints(name), report=kind.console.print)
     if checkpoint is not None:
         kind.console.print(f"  resuming from {checkpoint.name}")

@@ -13,7 +13,8 @@ from lightning import Callback, Trainer
 from lightning.pytorch.strategies import Strategy
 
 from lit_eve.checkpoints import AtomicCheckpointIO, Checkpoints
-from lit_eve.running.kinds import Kind
+from lit_eve.planning.plan import StagePlan
+from lit_eve.running.kinds import Feed, Kind
 from lit_eve.running.progress import StageProgress
 from lit_eve.schema import Experiment
 from lit_eve.schema.running import Hardware
@@ -21,7 +22,9 @@ from lit_eve.strategies import Launch, Sharding, build_strategy, detect_launch
 from lit_eve.strategies.machine import check_machine
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve_callbacks.gradient_norms import GradientNorms
+from lit_eve_callbacks.micro_batches import MicroBatches
 from lit_eve_callbacks.non_finite import NonFiniteGuard
+from lit_eve_callbacks.profile_steps import ProfileSteps
 from lit_eve_callbacks.random_state import RandomState
 from lit_eve_callbacks.staged_unfreezing import StagedUnfreezing
 from lit_eve_callbacks.step_metrics import StepMetrics
@@ -36,23 +39,26 @@ PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 def make_callbacks(
     kind: Kind[Any, Any],
-    name: str,
-    steps: int,
+    plan: StagePlan,
+    feed: Feed,
     stopping: StopOnSignal,
     own: Sequence[Callback],
 ) -> list[Callback]:
-    """What steers and watches a stage of `steps` steps; the order is that of their hooks."""
-    experiment, directory = kind.experiment, kind.directory
+    """What steers and watches a stage; the order is that of their hooks."""
+    experiment, directory, name = kind.experiment, kind.directory, plan.name
     stage, checkpoint = experiment.trained[name], experiment.checkpoint
+    traced = [] if experiment.profile is None else [experiment.profile.steps]
     return [
+        MicroBatches(feed.micro_batches),
         StagedUnfreezing({part: options.thaw for part, options in stage.train.items()}),
         stopping,
         StepMetrics(every=10),
-        StepWatch(every=10),
+        StepWatch(every=10, flops=plan.batch_flops),
         GradientNorms(stage.train, every=10),
         NonFiniteGuard(directory.stage(name)),
         *([StuckRank(STUCK_SECONDS)] if launch(experiment.hardware).world_size > 1 else []),
-        StageProgress(kind.console, name, steps),
+        *(ProfileSteps(first, last, directory.stage(name)) for first, last in traced),
+        StageProgress(kind.console, name, feed.steps),
         Checkpoints(
             directory.checkpoints(name),
             checkpoint.every,
@@ -66,9 +72,9 @@ def make_callbacks(
 
 
 def make_trainer(
-    kind: Kind[Any, Any], name: str, steps: int, callbacks: list[Callback], logger: SpoolLogger
+    kind: Kind[Any, Any], name: str, feed: Feed, callbacks: list[Callback], logger: SpoolLogger
 ) -> Trainer:
-    """Lightning's Trainer for a stage of `steps` steps."""
+    """Lightning's Trainer for a stage."""
     experiment, stage = kind.experiment, kind.experiment.trained[name]
     spread = launch(experiment.hardware)
     return Trainer(
@@ -77,10 +83,11 @@ def make_trainer(
         num_nodes=spread.nodes,
         strategy=make_strategy(experiment.hardware, spread),
         precision=PRECISIONS[stage.precision],  # type: ignore[arg-type]
-        max_steps=steps,
+        max_steps=feed.steps,
         max_epochs=-1,
+        accumulate_grad_batches=feed.micro_batches,
         gradient_clip_val=stage.optimizer.clip,
-        val_check_interval=experiment.evaluate.every,
+        val_check_interval=experiment.evaluate.every * feed.micro_batches,  # Lightning counts those
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         callbacks=callbacks,
@@ -123,7 +130,12 @@ def make_strategy(hardware: Hardware, spread: Launch) -> Strategy | str:
     """Lightning's strategy for the file's words."""
     sharding = None
     if hardware.strategy in ("fsdp", "hsdp"):
-        sharding = Sharding(replicate=hardware.replicate, offload=hardware.offload)
+        # Else a whole set of gradients would be kept while others are added to it.
+        sharding = Sharding(
+            replicate=hardware.replicate,
+            offload=hardware.offload,
+            reduce_every_micro_batch=True,
+        )
     return build_strategy(hardware.strategy, spread.devices, spread.nodes, sharding=sharding)
 
 

@@ -48,6 +48,7 @@ def check(draft: Draft) -> Iterator[Finding]:
         yield from _precision(path, stage, experiment.hardware)
         yield from _parts(path, stage, experiment.model)
     yield from whole_cells(experiment)
+    yield from _profiled(experiment)
     if isinstance(experiment, VisionLanguageExperiment):
         yield from _vision_language(experiment, draft.names["stages"])
     if isinstance(experiment, TextExperiment):
@@ -82,9 +83,17 @@ def _no_blocks(experiment: Experiment, what: str) -> Iterator[Finding]:
             yield Finding(
                 ("hardware", key),
                 f"{what} has no decoder blocks that this could work on",
-                "Take it out.",
-                (("model", "type"),),
+                f"Take it out. Where `machine` brings it, write `{key}: false`.",
+                (("model", "type"), ("hardware", "machine")),
             )
+    if experiment.hardware.micro_batch != "auto":
+        yield Finding(
+            ("hardware", "micro_batch"),
+            f"{what} learns from what the pictures of a batch have in common, so parts of a batch "
+            "would train another one",
+            "Take it out, and use a smaller `batch`, or more devices.",
+            (("model", "type"),),
+        )
 
 
 def _tokenizer(experiment: TokenizerExperiment) -> Iterator[Finding]:
@@ -115,6 +124,22 @@ def _discriminator_learns(experiment: TokenizerExperiment) -> Iterator[Finding]:
             "no stage trains it, so it would judge at random",
             "Add `discriminator: 1e-4` to `train:` of a stage, or take it out.",
             tuple(("stages", name, "train") for name in experiment.stages),
+        )
+
+
+def _profiled(experiment: Experiment) -> Iterator[Finding]:
+    """Some stage comes to the steps that are to be traced."""
+    lengths = [num_steps(stage) for stage in experiment.trained.values()]
+    known = [steps for steps in lengths if steps is not None]
+    if experiment.profile is None or len(known) < len(lengths):
+        return
+    first, _ = experiment.profile.steps
+    if known and first >= max(known):
+        yield Finding(
+            ("profile", "steps"),
+            f"no stage has a step {first}: the longest ends after {max(known)}",
+            "Choose earlier ones.",
+            tuple(("stages", name, "for") for name in experiment.trained),
         )
 
 

@@ -17,6 +17,7 @@ from lit_eve.schema.running import (
     Hardware,
     HeldOutEvaluation,
     MLflowTracking,
+    Profile,
     TokenizerEvaluation,
     Tracking,
 )
@@ -36,7 +37,7 @@ from lit_eve.schema.writing import to_yaml
 
 _ORDER = (
     *("name", "question", "seed", "model", "loss", "datasets", "stages"),
-    *("evaluate", "checkpoint", "hardware", "tracking", "search"),
+    *("evaluate", "checkpoint", "profile", "hardware", "tracking", "search"),
 )
 """Keys of an experiment as they are written."""
 
@@ -60,6 +61,8 @@ class Experiment(Strict):
     """How learning is looked at."""
     checkpoint: Checkpoint = Checkpoint()
     """How often the training is saved."""
+    profile: Profile | None = None
+    """Steps of every stage that are traced; a trace is `trace-steps-10-15.json.gz` of the stage."""
     hardware: Hardware = Hardware()
     """The machine."""
     tracking: Tracking = MLflowTracking(type="mlflow")

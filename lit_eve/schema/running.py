@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from lit_eve.schema.addresses import Address
-from lit_eve.schema.base import Finding, MistakeError, Positive, Strict
+from lit_eve.schema.base import Finding, FromList, MistakeError, Positive, Strict
 from lit_eve.schema.units import Count, PositiveCount, Steps, shown
 
 
@@ -50,6 +50,25 @@ class Best(Strict):
     """Whether a small or a large score is good."""
 
 
+class Profile(Strict):
+    """A trace of what the first process did, for chrome://tracing or Perfetto."""
+
+    steps: FromList[tuple[Count, PositiveCount]]
+    """From which step of a stage to which one: `[10, 15]`."""
+
+    def findings(self) -> Iterator[Finding]:
+        """There is a step between the two."""
+        first, last = self.steps
+        if first >= last:
+            yield Finding(
+                ("steps",),
+                f"there is no step from {first} to {last}",
+                f"Write the larger one last: `[{last}, {first}]`."
+                if last < first
+                else f"Write `[{first}, {first + 5}]`.",
+            )
+
+
 class Checkpoint(Strict):
     """How often a training is saved."""
 
@@ -80,9 +99,33 @@ AutoNonNegative = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_at_l
 """A whole number, 0 or more, or `auto`."""
 
 
+Machine = Literal["laptop", "1xgpu", "8xgpu", "cluster"]
+
+MACHINES: Mapping[str, Mapping[str, Any]] = {
+    "laptop": {"devices": 1},
+    "1xgpu": {"accelerator": "gpu", "devices": 1, "compile": True},
+    "8xgpu": {
+        "accelerator": "gpu",
+        "devices": 8,
+        "strategy": "fsdp",
+        "activation_checkpointing": True,
+    },
+    "cluster": {
+        "accelerator": "gpu",
+        "devices": 8,
+        "nodes": 2,
+        "strategy": "hsdp",
+        "activation_checkpointing": True,
+    },
+}
+"""What `machine:` stands for; every key can be given another value beside it."""
+
+
 class Hardware(Strict):
     """The machine, and how the training is spread over it."""
 
+    machine: Machine | None = None
+    """Values for a kind of machine, to start from: a laptop, one GPU, eight, or nodes of eight."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """Kind of device."""
     devices: AutoPositive = "auto"
@@ -91,6 +134,9 @@ class Hardware(Strict):
     """Machines."""
     strategy: Literal["auto", "ddp", "fsdp", "hsdp"] = "auto"
     """auto: one device, or ddp on several. fsdp shards the weights, hsdp keeps copies of shards."""
+    micro_batch: AutoPositive = "auto"
+    """Most rows that a device works on at once; the rest of a step follows in further rounds, whose
+    gradients are added up. auto: its whole part of the step."""
     replicate: Annotated[int, Field(ge=2)] | None = None
     """Copies under hsdp; one a machine when left out."""
     offload: bool = False
@@ -103,6 +149,12 @@ class Hardware(Strict):
     """CPU threads of one process."""
     workers: AutoNonNegative = "auto"
     """Processes that read data, for each device."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_machine(cls, given: object) -> object:
+        machine = given.get("machine") if isinstance(given, dict) else None
+        return {**MACHINES[machine], **given} if machine in MACHINES else given  # type: ignore[dict-item, index]
 
     def findings(self) -> Iterator[Finding]:
         """Options that the strategy, or the device, would ignore."""

@@ -276,6 +276,8 @@ def _surroundings(plain: Plain) -> None:
         if key in evaluate:
             evaluate[key] = min(evaluate[key], limit)
     plain["checkpoint"]["every"] = STEPS // 2
+    if "profile" in plain:
+        plain["profile"]["steps"] = [1, STEPS // 2]
     # Small tensors gain nothing from more threads, and wait for each other where cores are taken.
     plain["hardware"] = {"accelerator": "cpu", "devices": 1, "threads": 1, "workers": 0}
     if not tracking.get("uri", "sqlite:///").startswith("sqlite:///"):

@@ -21,10 +21,14 @@ STAGES = ("align", "read")
 # other parameters, a loss averaged per rank or a wrong place in the data show as 1e-4 and more.
 TOLERANCE = 1e-6
 FORMS = {
-    "alone": ("hardware.devices=1", "hardware.strategy=auto"),
-    "ddp": ("hardware.devices=2", "hardware.strategy=ddp"),
-    "fsdp": ("hardware.devices=2", "hardware.strategy=fsdp"),
+    "alone": (
+        *("hardware.devices=1", "hardware.strategy=auto", "hardware.micro_batch=auto"),
+        "profile={steps: [1, 2]}",
+    ),
+    "ddp": ("hardware.devices=2", "hardware.strategy=ddp", "hardware.micro_batch=1"),
+    "fsdp": ("hardware.devices=2", "hardware.strategy=fsdp", "hardware.micro_batch=1"),
 }
+"""One process takes a step at once, two add up the gradients of rounds of one row each."""
 
 
 @dataclass
@@ -78,9 +82,14 @@ def weights(run: Path) -> dict[str, Tensor]:
 def test_two_processes_train_and_examine_what_one_does(strategy: str, runs: Runs) -> None:
     alone, together = runs("alone"), runs(strategy)
     assert difference(weights(alone), weights(together)) < TOLERANCE
+    assert (alone / "align" / "trace-steps-1-2.json.gz").is_file()
     for stage in STAGES:
         summary = json.loads((together / stage / "summary.json").read_text())
         assert summary["state"] == "finished"
+        expected = json.loads((alone / stage / "summary.json").read_text())
+        measured = pytest.approx(expected["val/loss"], abs=2e-4, nan_ok=stage == "read")
+        assert summary["val/loss"] == measured  # after the same step; written with four digits
+        assert json.loads((together / "plan.json").read_text())[stage]["rounds"] > 1
         assert "all" in summary["scores"]
 
 
@@ -94,7 +103,7 @@ def test_a_stopped_run_goes_on_bit_by_bit(strategy: str, runs: Runs) -> None:
 def test_a_run_goes_on_as_another(before: str, after: str, runs: Runs) -> None:
     resumed = runs.resumed(before, after)
     assert difference(weights(runs("alone")), weights(resumed)) < TOLERANCE
-    _, strategy = FORMS[after]
+    strategy = FORMS[after][1]
     assert (
         strategy.replace("hardware.", "").replace("=", ": ")
         in (resumed / "experiment.yaml").read_text()

@@ -38,11 +38,11 @@ class PackedLoader(ResumableLoader[RowsTask, PackedBatch]):
         share: Share = ALONE,
         workers: int = 0,
     ) -> None:
-        if plan.rows_per_step < share.pieces:
+        if plan.rows_per_step < share.world:
             raise ValueError(
                 f"a step has {plan.rows_per_step} rows of {plan.tokens_per_row} tokens, too few "
-                f"for {share.world} processes x {share.micro_batches} micro-batches. Raise batch, "
-                "lower tokens_per_row or use fewer devices."
+                f"for {share.world} processes. Raise batch, lower tokens_per_row or use fewer "
+                "devices."
             )
         self.plan = plan
         self._far = {n: view for n, view in enumerate(views) if view.store.is_elsewhere}
@@ -55,7 +55,8 @@ class PackedLoader(ResumableLoader[RowsTask, PackedBatch]):
     def _divide(self, rows: Sequence[Pack]) -> list[RowsTask]:
         """This process's micro-batches of a step."""
         share = self.plan.share(rows, self.share.pieces)
-        return [RowsTask(piece, share) for piece in self.share.of(rows)]
+        empty: Sequence[Pack] = [[]] * (self.share.pieces - len(rows))  # every piece has a row
+        return [RowsTask(piece, share) for piece in self.share.of([*rows, *empty])]
 
     def _fetch_ahead(self, rows: Sequence[Pack]) -> None:
         """Begin to fetch what this process will need of datasets that lie elsewhere."""

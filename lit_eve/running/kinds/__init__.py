@@ -41,5 +41,6 @@ def plan_file(
         devices: to plan for; the file's own if None.
     """
     experiment = load(file, overrides, tiny=tiny)
-    own = experiment.hardware.devices
-    return kind_of(experiment).expect(experiment, devices or (1 if own == "auto" else own))
+    hardware = experiment.hardware
+    own = 1 if hardware.devices == "auto" else hardware.devices
+    return kind_of(experiment).expect(experiment, devices or own * hardware.nodes)

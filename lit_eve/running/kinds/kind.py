@@ -60,6 +60,8 @@ class Feed:
     validation: Pass
     steps: int
     """Optimizer steps that the stage's `for:` amounts to."""
+    micro_batches: int = 1
+    """Batches of one optimizer step."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the stage's summary says of the data; `samples` at least."""
 
@@ -106,6 +108,10 @@ class Kind(ABC, Generic[E, M]):
     @abstractmethod
     def plan(self, name: str, devices: int) -> StagePlan:
         """The plan of a stage, measured on the data."""
+
+    def micro_batches(self, name: str, devices: int) -> int:
+        """Rounds in which every device works through its part of a step."""
+        return 1
 
     @abstractmethod
     def model(self, weights: bool = True) -> M:

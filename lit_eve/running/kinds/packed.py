@@ -9,6 +9,7 @@ from typing import Generic
 from PIL import Image
 
 from lit_eve import assemble
+from lit_eve.planning.spread import Spread
 from lit_eve.running.feed import num_steps, num_workers
 from lit_eve.running.kinds.kind import E, Feed, Kind, M
 from lit_eve.running.progress import progress_line
@@ -53,6 +54,7 @@ class Packed(Kind[E, M], Generic[E, M]):
             PackedLoader(packing, views, self.encoder_of(name), steps, share, workers),
             self.held_out(name, first, "val", HELD_OUT_SAMPLES, packing.rows_per_step, share),
             steps,
+            share.micro_batches,
             {
                 "samples": round(steps * packing.samples_per_step),
                 "tokens": steps * packing.tokens_per_step,
@@ -98,6 +100,11 @@ class Packed(Kind[E, M], Generic[E, M]):
             with progress_line(self.console, f"measuring {data}", "samples") as bar:
                 sources.append(self.encoder_of(name).lengths(data, view, weight, bar))
         return PackingPlan(sources, stage.tokens_per_row, stage.batch, self.experiment.seed)
+
+    def micro_batches(self, name: str, devices: int) -> int:
+        """As many as `hardware.micro_batch` makes of a step's rows."""
+        spread = Spread.of(self.experiment.hardware, devices)
+        return spread.rounds(self.packing(name).rows_per_step)
 
     def steps(self, name: str, packing: PackingPlan) -> int:
         """Optimizer steps of a stage."""

@@ -103,6 +103,7 @@ class Tokenizer(Kind[TokenizerExperiment, ImageTokenizer]):
             ImageLoader(buckets, self._views(name), steps, share, workers),
             Passes(held),
             steps,
+            share.micro_batches,
             {"samples": steps * stage.batch, "left_out": sum(buckets.left_out.values())},
         )
 

@@ -126,6 +126,18 @@ def test_sharing_a_step_changes_nothing_but_who_does_what(
         assert max(counts) - min(counts) <= 1
 
 
+def test_rounds_that_a_step_does_not_fill_get_empty_rows(make: Any, plan: PackingPlan) -> None:
+    world = plan.rows_per_step - 1
+    whole = next(iter(make()))
+    parts = [b for rank in range(world) for b in islice(make(share=Share(rank, world, 2)), 2)]
+    assert [part.token_ids.shape[0] for part in parts] == [1] * (2 * world)
+    filled = Counter(row for part in parts for row in rows(part) if part.num_samples)
+    assert filled == Counter(rows(whole))
+    assert sum(part.labels_share for part in parts) == pytest.approx(whole.labels_share)
+    with pytest.raises(ValueError, match=r"too few for .* use fewer devices"):
+        make(share=Share(0, world + 2, 1))
+
+
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_another_world_size_goes_on_without_loss_or_repetition(
     make: Any, before: int, after: int
