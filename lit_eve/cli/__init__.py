@@ -45,6 +45,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "submit": scale.submit,
     "evaluate": use.evaluate,
     "generate": use.generate,
+    "chat": use.chat,
     "export": export.export,
     "encode": codes.encode,
     "decode": codes.decode,

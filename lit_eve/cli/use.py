@@ -25,6 +25,7 @@ BatchTokens = Annotated[
     int, typer.Option(help="Prompt and answer tokens of a batch: more memory, faster.", min=1)
 ]
 TASKS = Path("experiments/tasks")
+LOCAL = "127.0.0.1"
 Seed = Annotated[int, typer.Option(help="Of what is drawn.")]
 
 
@@ -153,3 +154,57 @@ def _answer_all(
     if file is not None:
         file.finish()
         print(f"wrote {out}: {len(requests)} answers", file=sys.stderr)
+
+
+def chat(
+    run: Run,
+    web: Annotated[bool, typer.Option(help="On a page instead of the terminal.")] = False,
+    host: Annotated[str, typer.Option(help="Whom the page answers: 0.0.0.0 is all.")] = LOCAL,
+    port: Annotated[int | None, typer.Option(help="Of the page; a free one if absent.")] = None,
+    stage: Stage = None,
+    max_new_tokens: MaxNewTokens = 128,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    runs: Runs = RUNS,
+) -> None:
+    """Talk with a run's model about pictures."""
+    from lit_eve.running.directory import find
+
+    directory = find(run, runs)
+    if not web and (host != LOCAL or port is not None):
+        raise ValueError("--host and --port would be ignored in the terminal. Add --web.")
+    from lit_eve.inference.assistant import Decoding
+    from lit_eve.inference.opening import open_assistant
+
+    decoding = Decoding(max_new_tokens, temperature, top_p).checked()
+    if web:
+        _serve(open_assistant(directory, stage), decoding, seed, (host, port))
+        return
+    from lit_eve.chat.terminal import Chat
+
+    Chat(open_assistant(directory, stage), decoding, console(), seed=seed).run()
+    print(f"next  lit-eve evaluate {run} --tasks scenes")
+
+
+def _serve(
+    assistant: Assistant, decoding: Decoding, seed: int, address: tuple[str, int | None]
+) -> None:
+    """Serve the page until somebody stops it."""
+    import threading
+
+    try:
+        from lit_eve.chat.page import Page, serving
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the page needs Gradio, which is not installed ({error}). Run: "
+            "pip install 'lit-eve[web]', or talk in the terminal without --web."
+        ) from error
+    with serving(
+        lambda folder: Page(assistant, decoding, folder, seed), "lit-eve", *address
+    ) as url:
+        console().print(f"open {url}  (Ctrl-C ends it)")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print()
