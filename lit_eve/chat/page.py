@@ -119,6 +119,7 @@ class Page:
 
     def blocks(self, title: str) -> gradio.Blocks:
         """The page."""
+        page: gradio.Blocks
         with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 3600)) as page:
             gradio.Markdown(f"## {title}")
             visit = gradio.State(Visit())
@@ -139,14 +140,16 @@ class Page:
                     )
                     text = gradio.Textbox(label="Question", autofocus=True, max_length=4000)
                     over = gradio.Button("New conversation", size="sm")
-            upload.change(self.show, [upload, grid, visit], [view, about, visit], api_name=False)
-            grid.change(self.picture, [visit, grid], view, api_name=False)
-            over.click(self.start_over, visit, [talk, visit], api_name=False)
+            upload.change(
+                self.show, [upload, grid, visit], [view, about, visit], api_visibility="private"
+            )
+            grid.change(self.picture, [visit, grid], view, api_visibility="private")
+            over.click(self.start_over, visit, [talk, visit], api_visibility="private")
             text.submit(
                 self.ask,
                 [text, talk, grid, visit],
                 [text, talk, view, visit],
-                api_name=False,
+                api_visibility="private",
                 concurrency_limit=1,
             )
         return page
