@@ -79,7 +79,7 @@ class Page:
         if path.stat().st_size > MOST_BYTES:
             raise gradio.Error(f"pictures have at most {MOST_BYTES // 10**6} MB.")
         try:
-            return stored(path.read_bytes(), file.name)
+            return stored(path.read_bytes(), "this file")
         except ValueError as error:
             raise gradio.Error(str(error)) from error
 
@@ -144,7 +144,8 @@ class Page:
                 self.show, [upload, grid, visit], [view, about, visit], api_visibility="private"
             )
             grid.change(self.picture, [visit, grid], view, api_visibility="private")
-            over.click(self.start_over, visit, [talk, visit], api_visibility="private")
+            for forget in (over.click, talk.clear):
+                forget(self.start_over, visit, [talk, visit], api_visibility="private")
             text.submit(
                 self.ask,
                 [text, talk, grid, visit],
