@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from math import isnan
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -40,15 +42,17 @@ picture = tokenizer.decode(codes)  # (1, 3, H, W) in [0, 1]
 ```"""
 
 
-def model_card(directory: RunDirectory, experiment: Experiment, stage: str, source: str) -> str:
+def model_card(directory: RunDirectory, experiment: Experiment, stage: str, file: Path) -> str:
     """A README with the metadata block that the hub reads.
 
     Args:
         directory: the run.
         experiment: of the run.
         stage: whose weights are exported.
-        source: which of its weights, in words.
+        file: that they come from.
     """
+    final = file == directory.weights(stage)
+    source = "Final weights" if final else f"Weights of checkpoint `{file.name}`"
     tokenizer = experiment.model.type == "tokenizer"
     about = {
         "library_name": "transformers",
@@ -58,10 +62,10 @@ def model_card(directory: RunDirectory, experiment: Experiment, stage: str, sour
     parts = [
         f"---\n{yaml.safe_dump(about, sort_keys=False)}---\n# {experiment.name}",
         experiment.question or "",
-        f"{source[0].upper()}{source[1:]} of stage `{stage}`, run `{directory.id}` of experiment "
+        f"{source} of stage `{stage}`, run `{directory.id}` of experiment "
         f"`{experiment.name}`, exported by lit-eve {__version__}.",
         "## Figures",
-        _figures(directory, stage),
+        figure_table(figures(directory, stage, file)),
         "## Use",
         (_USE_TOKENIZER if tokenizer else _USE).format(name="FOLDER"),
         "## Experiment",
@@ -72,8 +76,13 @@ def model_card(directory: RunDirectory, experiment: Experiment, stage: str, sour
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def figures(directory: RunDirectory, stage: str) -> dict[str, float | int]:
-    """Scores of a stage and what they cost, as its summary and its last evaluation have them."""
+def figures(directory: RunDirectory, stage: str, file: Path) -> dict[str, float | int]:
+    """Scores of a stage and what they cost, as its summary and its last evaluation have them.
+
+    They are those of its final weights: a checkpoint in the middle has none of its own.
+    """
+    if file != directory.weights(stage):
+        return {}
     summary = directory.summary(stage) or {}
     evaluation = directory.path / stage / "evaluation.json"
     scores: Mapping[str, float] = summary.get("scores", {})
@@ -81,15 +90,15 @@ def figures(directory: RunDirectory, stage: str) -> dict[str, float | int]:
         scores = {**scores, **json.loads(evaluation.read_text()).get("scores", {})}
     found: dict[str, float | int] = {f"held-out {name}": value for name, value in scores.items()}
     for key in ("val/loss", "steps", "samples", "tokens", "seconds"):
-        if key in summary:
+        if key in summary and not isnan(summary[key]):  # without a validation there is no loss
             found[key] = summary[key]
     return found
 
 
-def _figures(directory: RunDirectory, stage: str) -> str:
-    found = figures(directory, stage)
+def figure_table(found: Mapping[str, float | int]) -> str:
+    """Figures as Markdown."""
     if not found:
-        return "The stage has not ended, so nothing of it has been examined."
+        return "These weights have not been examined: a run does that at the end of a stage."
     return "\n".join(["| figure | value |", "| --- | --- |", *_rows(found)])
 
 

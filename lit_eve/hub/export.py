@@ -71,8 +71,6 @@ def export(
     quiet()
     experiment = read_experiment(directory)
     name, file = find_weights(directory, list(experiment.stages), stage, step)
-    final = file == directory.weights(name)
-    source = "final weights" if final else f"weights of checkpoint `{file.name}`"
     with written_whole(to) as folder:
         match experiment:
             case VisionLanguageExperiment():
@@ -86,7 +84,7 @@ def export(
                     f"folder of Hugging Face themselves: see `to` in {directory.experiment_file}, "
                     f"or {directory.stage(name) / 'pretrained'}."
                 )
-        card = model_card(directory, experiment, name, source)
+        card = model_card(directory, experiment, name, file)
         (folder / CARD).write_text(card, encoding="utf-8")
     return Exported(to, experiment, name, file)
 

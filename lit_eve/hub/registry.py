@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from lit_eve.hub.card import figures
+from lit_eve.hub.card import figure_table, figures
 from lit_eve.hub.export import Exported
 from lit_eve.hub.serving import IMAGES, PARAMETERS, PROMPT
 from lit_eve.running.directory import RunDirectory
@@ -137,10 +137,8 @@ def example() -> Any:
 
 
 def _described(directory: RunDirectory, exported: Exported) -> str:
-    found = figures(directory, exported.stage)
-    rows = [f"| {name} | {value:,} |" for name, value in found.items()]
-    table = "\n".join(["| figure | value |", "| --- | --- |", *rows]) if rows else ""
-    return f"{exported.experiment.question or exported.experiment.name}\n\n{table}".strip()
+    table = figure_table(figures(directory, exported.stage, exported.file))
+    return f"{exported.experiment.question or exported.experiment.name}\n\n{table}"
 
 
 @contextmanager

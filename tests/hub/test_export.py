@@ -276,7 +276,9 @@ def test_checkpoints_of_an_unfinished_stage_are_exported_whole_or_in_shards(
     for name, tensor in newest.model.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name])
         assert not third.model.state_dict()[name].any()
-    assert "step-00000006.ckpt" in (tmp_path / "newest" / "README.md").read_text()
+    card = (tmp_path / "newest" / "README.md").read_text()
+    assert "step-00000006.ckpt" in card
+    assert "held-out" not in card
     with pytest.raises(ValueError, match="first 3, first 6, or leave --step out"):
         export(directory, tmp_path / "fifth", step=5)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,15 +39,20 @@ ONE, TWO = picture(1, 40, 30), picture(2, 20, 64)
 
 
 @pytest.fixture(scope="module")
-def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Path]]:
     """Address of a registered model, that of its store, and the exported folder."""
+    import mlflow
+
     folder = tmp_path_factory.mktemp("served")
     directory, _ = run_of(folder / "run", MODELS["eve_tied"])
     Spool(directory.path / "tracking").close()
     done = export(directory, folder / "out")
     store = store_for(directory, f"sqlite:///{folder}/mlflow.db")
     added = register(directory, done, "reader", store)
-    return added.address, added.store.uri, folder / "out"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(added.store.uri)
+    yield added.address, added.store.uri, folder / "out"
+    mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +61,6 @@ def server(registered: tuple[str, str, Path]) -> TestClient:
     from mlflow.pyfunc.scoring_server import init
     from starlette.testclient import TestClient
 
-    mlflow.set_tracking_uri(registered[1])
     return TestClient(init(mlflow.pyfunc.load_model(registered[0])))
 
 
@@ -84,7 +89,6 @@ def test_a_request_with_images_is_answered_as_the_model_answers(
 def test_python_asks_with_plain_rows(registered: tuple[str, str, Path]) -> None:
     import mlflow
 
-    mlflow.set_tracking_uri(registered[1])
     reader = mlflow.pyfunc.load_model(registered[0])
     said = reader.predict([{"prompt": "Why?", "images": []}], params={"max_new_tokens": 9})
     assert len(said) == 1
