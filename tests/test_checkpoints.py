@@ -77,6 +77,16 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00000200.ckpt", "step-00000200.ckpt.json"]
 
 
+def test_a_checkpoint_never_goes_through_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning's does: where that is another disk, a kill while it is copied loses both files."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    path = save(tmp_path, 3)
+    assert newest(tmp_path) == path
+
+
 def test_the_manifest_states_step_size_and_an_independent_checksum(tmp_path: Path) -> None:
     path = save(tmp_path, 7)
     entry = json.loads(files.manifest_path(path).read_text())

@@ -104,6 +104,10 @@ def activation_bytes(
     attention = 3 * heads * head_dim + 2 * kv_heads * head_dim
     per_token: int = 6 * decoder.width + attention + 4 * config.intermediate_size
     layer = per_token * tokens * (HALF if half else FLOAT)
+    if half:  # products keep the cast copies of their weights
+        tables = {id(decoder.head_weight), id(decoder.model.get_input_embeddings().weight)}
+        in_layers = sum(p.numel() for p in decoder.parameters() if id(p) not in tables)
+        layer += HALF * in_layers // decoder.depth
     inputs = decoder.depth * decoder.width * tokens * FLOAT
     kept = inputs + layer if recompute else layer * decoder.depth
     logits = 2 * FLOAT * min(LOGITS, tokens * decoder.vocabulary)

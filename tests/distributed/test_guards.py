@@ -1,4 +1,27 @@
-"""Each silent failure of Lightning and torch, and the guard that ends it."""
+"""Each silent failure of Lightning and torch on several processes, and the guard that ends it.
+
+All that are known, each with the test that is red without its guard; those without a file are here.
+
+1.  DDP forgets what thaws later: test_thawing_in_silence_is_an_error
+2.  shards overwritten in place mix steps: test_a_rank_killed_while_saving_costs_one_interval
+3.  one file goes through `$TMPDIR`: test_checkpoints: ..._never_goes_through_the_temporary_...
+4.  moments of thawed parts are dropped: test_resume_distributed: test_resume_is_bit_equal[3, 4]
+5.  FSDP2 fixes its dtypes once: test_fsdp_needs_its_units_refreshed_when_blocks_thaw
+6.  parameters outside every shard: test_a_parameter_outside_the_shards_is_an_error
+7.  raw memory from the meta device: test_only_rank_zero_needs_the_weights
+8.  a mesh that shards nothing: test_fsdp_shards_and_every_rank_sees_its_own_data
+9.  LitData before the processes meet: data/test_breaks: test_11
+10. the epoch after a resumed one is short: data/test_breaks: test_6, test_7
+11. no random state, data from the start: test_resume: test_resume_at_any_step_is_bit_equal
+12. a sampler that always shuffles, put into every DataLoader: ours are none; what ranks see is
+    in test_runs_distributed: ..._train_and_examine_what_one_does
+13. `weights_only=False` is dropped: test_checkpoints: test_code_in_a_checkpoint_is_never_run
+14. text only on one rank: test_models_distributed: [text only on one rank]
+15. SIGTERM to one rank hangs: test_a_signal_to_one_rank_stops_all_after_the_same_step
+16. `self.log` on every step: test_architecture: test_no_training_step_logs_by_lightning
+17. moments go to other parameters: test_runs_distributed: ..._goes_on_as_another[ddp-fsdp]
+18. the root stays whole after validation: test_runs_distributed: ..._what_one_does[fsdp]
+"""
 
 from __future__ import annotations
 
