@@ -93,6 +93,19 @@ class PackedImages(_Movable):
 
 
 @dataclass(frozen=True)
+class StoredFeatures(_Movable):
+    """What a teacher saw in the images of a batch when their dataset was prepared.
+
+    Shapes: F cells of the teacher's grids over all images, D its width.
+    """
+
+    features: Tensor
+    """(F, D) float16: cells row-major, images in order."""
+    grids: tuple[tuple[int, int], ...]
+    """(rows, columns) of cells of each image."""
+
+
+@dataclass(frozen=True)
 class PackedBatch(_Movable):
     """Rows of samples put one after another; attention never crosses a sample's border."""
 
@@ -121,6 +134,8 @@ class PackedBatch(_Movable):
     losses that are summed over images."""
     num_failed: int = 0
     """Samples of this batch that could not be read: counted, replaced by nothing."""
+    seen: StoredFeatures | None = None
+    """Of the teacher, if they are streamed instead of being computed."""
 
     @property
     def num_samples(self) -> int:

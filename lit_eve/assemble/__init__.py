@@ -4,7 +4,7 @@ The only room that knows every other. A class gets plain arguments; it never see
 """
 
 from lit_eve.assemble.data import dataset, num_tokens, text, view
-from lit_eve.assemble.training import adamw, number, rates, task
+from lit_eve.assemble.training import adamw, number, rates, stored_teacher, streams_features, task
 from lit_eve.assemble.vision_language import (
     cutter,
     on_meta,
@@ -21,6 +21,8 @@ __all__ = [
     "number",
     "on_meta",
     "rates",
+    "stored_teacher",
+    "streams_features",
     "task",
     "teacher",
     "teacher_width",

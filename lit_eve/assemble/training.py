@@ -11,12 +11,15 @@ from lit_eve.assemble.vision_language import teacher
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.schema import VisionLanguageExperiment
-from lit_eve.schema.models import EncoderFree
+from lit_eve.schema.alignments import PretrainedTeacher
+from lit_eve.schema.models import EncoderFree, VisionLanguage
 from lit_eve.schema.schedules import Schedule, TrainPart
 from lit_eve.schema.training import AdamW, LanguageStage, Stage
 from lit_eve.tasks.optimizers import AdamWOptions, Rate
 from lit_eve_callbacks.schedules import schedule as make_schedule
 from lit_eve_callbacks.schedules import warmup
+from lit_eve_data.disk.features import StoredTeacher
+from lit_eve_data.disk.reading import RecordView
 
 if TYPE_CHECKING:
     from lit_eve.tasks.language import LanguageTask
@@ -64,12 +67,26 @@ def task(
     assert loss.alignment is not None  # the experiment file was checked
     assert isinstance(model, EncoderFreeVLM)
     assert isinstance(experiment.model, EncoderFree)
+    streamed = streams_features(experiment, stage)
     aligning = Aligning(
-        teacher(experiment.model, model.patch_embedding),
+        None if streamed else teacher(experiment.model, model.patch_embedding),
         number(loss.alignment.weight, steps),
         loss.alignment.distance,
     )
     return AlignmentTask(model, rates(stage, steps), options, aligning, language)
+
+
+def streams_features(experiment: VisionLanguageExperiment, stage: LanguageStage) -> bool:
+    """Whether a stage reads its teacher's features instead of computing them."""
+    seen = getattr(experiment.model, "teacher", None)
+    return stage.task == "alignment" and bool(getattr(seen, "stored", False))
+
+
+def stored_teacher(options: VisionLanguage, view: RecordView) -> StoredTeacher:
+    """Features of a view's pictures that `prepare --teacher` left."""
+    seen = getattr(options, "teacher", None)
+    assert isinstance(seen, PretrainedTeacher)  # `streams_features` said so
+    return StoredTeacher(view, seen.source.resolved(), seen.layer)
 
 
 def adamw(options: AdamW) -> AdamWOptions:

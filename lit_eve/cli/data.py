@@ -40,6 +40,10 @@ def prepare(
         bool, typer.Option(help="Decode every pixel while checking: thorough and slow.")
     ] = False,
     append: Annotated[bool, typer.Option(help="Add to a dataset that is there.")] = False,
+    teacher: Annotated[
+        str | None, typer.Option(help="Keep this vision model's features, too: hf:NAME, folder.")
+    ] = None,
+    teacher_layer: Annotated[int, typer.Option(help="Its hidden state to keep.")] = -2,
     workers: Annotated[
         int | None, typer.Option(help="Processes; as many as cores, at most 8, if absent.")
     ] = None,
@@ -54,11 +58,15 @@ def prepare(
         "seed": seed,
     }
     most = _share(max_rejects, "--max-rejects")
+    if teacher is not None and "://" in to:
+        raise ValueError("--teacher needs a folder for --to: prepare here, or leave it out.")
     from lit_eve_data.preparing.prepare import Preparing
     from lit_eve_data.sources import FileOptions, source_at
 
     found = source_at(source, FileOptions(**options), kind, images)  # type: ignore[arg-type]
     _prepare(found, to, Preparing(most, workers, append))
+    if teacher is not None:
+        _look(teacher, teacher_layer, Path(to))
     print(f"next  lit-eve data inspect {to}; in an experiment: {{type: litdata, path: {to}}}")
 
 
@@ -81,6 +89,16 @@ def _prepare(source: Source, to: str, options: Preparing) -> None:
         with progress_line(terminal, f"copying {name}", "bytes") as bar:
             send(staged, bar)
     terminal.print(summary(_folder(to)), highlight=False, markup=False, soft_wrap=True)
+
+
+def _look(teacher: str, layer: int, dataset: Path) -> None:
+    """Keep the features of a teacher beside the pictures."""
+    from lit_eve.inference.seeing import look
+    from lit_eve.running.bars import progress_line
+
+    with progress_line(console(), "looking", "samples") as bar:
+        folder = look(teacher, layer, dataset, bar)
+    print(f"features in {folder}; to read them: model.teacher.stored=true")
 
 
 def _folder(dataset: str) -> Path:

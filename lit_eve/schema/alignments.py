@@ -38,6 +38,8 @@ class PretrainedTeacher(Strict):
     """`hf:owner/name`, or the path of a folder, such as one trained here."""
     layer: int = -2
     """Hidden state to imitate: -1 is the last layer's, 0 the embeddings'."""
+    stored: bool = False
+    """Read its features where `lit-eve prepare --teacher` left them, instead of running it."""
 
 
 class RandomTeacher(Strict):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lit_eve_data.batches import PackedBatch, StepShare
+from lit_eve_data.disk.features import StoredTeacher
 from lit_eve_data.disk.reading import RecordView
 from lit_eve_data.disk.records import BadSampleError
 from lit_eve_data.loading.working import ALONE, Made, Share
@@ -31,6 +32,8 @@ class Assembler:
     views: Sequence[RecordView]
     encoder: SampleEncoder
     tokens_per_row: int
+    teachers: Sequence[StoredTeacher] = ()
+    """Of each view, if features are streamed."""
 
     def __call__(self, task: RowsTask) -> Made[PackedBatch]:
         """Read, encode and collate; a sample that fails leaves its place in the row empty."""
@@ -40,7 +43,7 @@ class Assembler:
             rows.append([])
             for source, index in pack:
                 try:
-                    rows[-1].append(self.encoder.item(self.views[source], index))
+                    rows[-1].append(self._item(source, index))
                 except BadSampleError as error:
                     failed.append((error.reason, str(error)))
         batch = collate(
@@ -52,3 +55,9 @@ class Assembler:
             len(failed),
         )
         return Made(batch, sum(map(len, task.rows)), failed)
+
+    def _item(self, source: int, index: int) -> Item:
+        item = self.encoder.item(self.views[source], index)
+        if not self.teachers:
+            return item
+        return replace(item, seen=self.teachers[source].of(index, len(item.images)))

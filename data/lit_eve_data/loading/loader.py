@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import ceil
 
 from lit_eve_data.batches import PackedBatch
+from lit_eve_data.disk.features import StoredTeacher
 from lit_eve_data.disk.reading import RecordView
 from lit_eve_data.loading.assembling import Assembler, RowsTask
 from lit_eve_data.loading.resumable import ResumableLoader
@@ -24,6 +25,7 @@ class PackedLoader(ResumableLoader[RowsTask, PackedBatch]):
         steps: optimizer steps of a virtual epoch.
         share: this process's part of a step.
         workers: processes that read ahead; 0 reads in this one.
+        teachers: of each view, if a teacher's features are streamed.
 
     Raises:
         ValueError: if a step has fewer rows than it must be shared among.
@@ -37,6 +39,7 @@ class PackedLoader(ResumableLoader[RowsTask, PackedBatch]):
         steps: int,
         share: Share = ALONE,
         workers: int = 0,
+        teachers: Sequence[StoredTeacher] = (),
     ) -> None:
         if plan.rows_per_step < share.world:
             raise ValueError(
@@ -46,7 +49,7 @@ class PackedLoader(ResumableLoader[RowsTask, PackedBatch]):
             )
         self.plan = plan
         self._far = {n: view for n, view in enumerate(views) if view.store.is_elsewhere}
-        make = Assembler(views, encoder, plan.tokens_per_row)
+        make = Assembler(views, encoder, plan.tokens_per_row, teachers)
         lookahead = ceil(WINDOW / plan.samples_per_step) if self._far else 0
         super().__init__(
             plan, self._divide, make, steps, share, workers, self._fetch_ahead, lookahead

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lit_eve_data.batches import IGNORE, PackedBatch, StepShare
+from lit_eve_data.batches import IGNORE, PackedBatch, StepShare, StoredFeatures
+from lit_eve_data.disk.features import Features
 from lit_eve_data.disk.records import Pixels, Sample
 from lit_eve_data.encoding.images import ImageCutter
 from lit_eve_data.encoding.text import ChatText, Encoded
@@ -24,6 +25,8 @@ class Item:
     encoded: Encoded
     images: list[Pixels]
     kind: str
+    seen: list[Features] | None = None
+    """A teacher's features of the images, if they are streamed."""
 
 
 def make_item(sample: Sample, text: ChatText, cutter: ImageCutter) -> Item:
@@ -100,4 +103,15 @@ def collate(
         labels_share=share.labels,
         images_share=share.images,
         num_failed=num_failed,
+        seen=_seen(every),
     )
+
+
+def _seen(items: Sequence[Item]) -> StoredFeatures | None:
+    """The features of all images of a batch, or None if they are not streamed."""
+    if not items or any(item.seen is None for item in items):
+        return None
+    grids = [features for item in items for features in item.seen or ()]
+    flat = [features.reshape(-1, features.shape[-1]) for features in grids]
+    joined = np.concatenate(flat) if flat else np.zeros((0, 0), np.float16)
+    return StoredFeatures(torch.from_numpy(joined), tuple((g.shape[0], g.shape[1]) for g in grids))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -15,6 +15,8 @@ from lit_eve.running.kinds.kind import E, Feed, Kind, M
 from lit_eve.running.progress import progress_line
 from lit_eve.schema.training import PackedStage
 from lit_eve_data.batches import PackedBatch
+from lit_eve_data.disk.features import StoredTeacher
+from lit_eve_data.disk.reading import RecordView
 from lit_eve_data.loading.loader import PackedLoader
 from lit_eve_data.loading.passes import PackedPass
 from lit_eve_data.loading.working import Share
@@ -51,7 +53,15 @@ class Packed(Kind[E, M], Generic[E, M]):
         workers = num_workers(self.experiment.hardware)
         first = next(iter(stage.data))
         return Feed(
-            PackedLoader(packing, views, self.encoder_of(name), steps, share, workers),
+            PackedLoader(
+                packing,
+                views,
+                self.encoder_of(name),
+                steps,
+                share,
+                workers,
+                self.teachers(name, views),
+            ),
             self.held_out(name, first, "val", HELD_OUT_SAMPLES, packing.rows_per_step, share),
             steps,
             share.micro_batches,
@@ -62,6 +72,10 @@ class Packed(Kind[E, M], Generic[E, M]):
                 "over_long": packing.over_long,
             },
         )
+
+    def teachers(self, name: str, views: Sequence[RecordView]) -> Sequence[StoredTeacher]:
+        """Features to stream in the stage `name`, of each view; none if there are no such."""
+        return ()
 
     def drawn(self, name: str, batch: PackedBatch) -> Image.Image:
         """Rows with their samples, pictures, words and loss mask."""

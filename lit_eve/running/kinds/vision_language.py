@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
@@ -27,6 +28,7 @@ from lit_eve.schema import VisionLanguageExperiment
 from lit_eve.strategies import compile_blocks
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.runs import Direction
+from lit_eve_data.disk.features import StoredTeacher
 from lit_eve_data.disk.reading import RecordView
 from lit_eve_data.disk.records import IMAGE
 from lit_eve_data.encoding.text import ChatText
@@ -103,6 +105,13 @@ class VisionLanguage(Packed[VisionLanguageExperiment, VisionLanguageModel]):
                 "its words would be mixed up. Write its tokenizer into the experiment: "
                 f"model.text={{type: saved, from: {exported}}}."
             )
+
+    def teachers(self, name: str, views: Sequence[RecordView]) -> Sequence[StoredTeacher]:
+        """Of an alignment stage whose teacher is `stored`."""
+        stage = self.experiment.trained[name]
+        if not assemble.streams_features(self.experiment, stage):
+            return ()
+        return [assemble.stored_teacher(self.experiment.model, view) for view in views]
 
     def transform(self, model: VisionLanguageModel, what: str) -> None:
         """copy: visual tokens' own weights start over from the text's."""
