@@ -11,7 +11,7 @@ from lit_eve.cli.words import File, Overrides, Tiny, console
 
 
 def check(file: File, overrides: Overrides = None, tiny: Tiny = False) -> None:
-    """Say in under a second what is wrong with an experiment file, or a task's."""
+    """Say in under a second what is wrong with a file."""
     from lit_eve.schema.benchmarks import Benchmark
     from lit_eve.schema.report import check as check_file
 

@@ -138,9 +138,10 @@ def test_scores_are_shown_with_their_intervals(assistant: Assistant, tmp_path: P
 def test_the_verb_puts_tasks_to_a_run(
     tiny_run: Path, tmp_path: Path, datasets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    prepared = next(folder for folder in datasets.glob("scenes-*") if folder.is_dir())
     (tmp_path / "small.yaml").write_text(
         "name: small\nabout: Scenes.\nmetric: {type: kinds}\nmax_new_tokens: 4\n"
-        "data: {type: scenes, options: {type: scenes, train: 8, val: 8, test: 40}}\n"
+        f"data: {{type: litdata, path: {prepared.name}}}\n"
     )
     use.evaluate(
         str(tiny_run), tasks="small", task_dir=tmp_path, stage="read", questions=1, data=datasets
@@ -148,7 +149,8 @@ def test_the_verb_puts_tasks_to_a_run(
     folder = tiny_run / "read" / "evaluations" / "small"
     kept = json.loads((folder / "result.json").read_text())
     assert kept["task"]["data"]["each"] == 1
-    assert set(kept["categories"]["question/locate"]) == {"right", "iou"}
+    assert set(kept["categories"]["caption/digits"]) == {"right", "f1"}
+    assert kept["questions"] == len(kept["categories"])
     assert str(folder) in capsys.readouterr().out.replace("\n", "")
     with pytest.raises(ValueError, match="no task 'smal'"):
         use.evaluate(str(tiny_run), tasks="smal", task_dir=tmp_path)
