@@ -73,7 +73,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
     runs: Runs = RUNS,
 ) -> None:
-    """Open the MLflow UI on the right store, after sending what it lacks."""
+    """Open the MLflow UI on the right store, sending what it lacks."""
     from lit_eve.running.syncing import unsent
     from lit_eve.tracking.shipper import SyncError
     from lit_eve.tracking.ui import serve
