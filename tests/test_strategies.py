@@ -16,9 +16,12 @@ from torch import nn
 from lit_eve.checkpoints import read_weights, write_weights
 from lit_eve.cli.scale import consolidate, submit
 from lit_eve.models.language_model import LanguageModel
+from lit_eve.models.text_model import TextModel
 from lit_eve.running.directory import RUN_VARIABLE, create
+from lit_eve.running.kinds.packed import adapt_decoder
 from lit_eve.running.trainer import check_hardware
 from lit_eve.schema import load
+from lit_eve.schema.running import Hardware
 from lit_eve.strategies import (
     Launch,
     ReplicatedStrategy,
@@ -317,6 +320,31 @@ def test_everything_that_a_machine_lacks_is_said_at_once(monkeypatch: pytest.Mon
         check_machine("mps", "ddp", Launch(2, 1, "lightning"), "32-true")
     with pytest.raises(ValueError, match="a CPU has no fp16 training"):
         check_machine("cpu", "auto", Launch(1, 1, "lightning"), "16-mixed")
+    with pytest.raises(ValueError, match=r"hardware\.offload could save: take it out"):
+        check_machine("auto", "fsdp", Launch(1, 1, "lightning"), "32-true", offload=True)
+
+
+def test_a_file_for_another_machine_says_so_before_work_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match=r"fit hardware\.machine: 8xgpu: there is no GPU"):
+        check_hardware(load(QUICKSTART, ["hardware.machine=8xgpu"]))
+    with pytest.raises(ValueError, match="hsdp needs at least two copies"):
+        check_hardware(load(QUICKSTART, ["hardware={strategy: hsdp, replicate: 2}"]))
+
+
+def test_a_text_model_is_recomputed_and_compiled_as_the_file_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode=None: compiled.append(self))
+    model = TextModel(llama())
+    adapt_decoder(model, Hardware(compile=True, activation_checkpointing=True))
+    assert len(compiled) == 3
+    core: Any = model.language_model.model.model
+    assert core.layers[0].gradient_checkpointing
 
 
 def test_more_devices_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,15 @@ def check_hardware(experiment: Experiment) -> None:
         )
     for stage in experiment.trained.values():
         precision = PRECISIONS[stage.precision]
-        check_machine(hardware.accelerator, hardware.strategy, spread, precision)
+        check_machine(
+            hardware.accelerator,
+            hardware.strategy,
+            spread,
+            precision,
+            offload=hardware.offload,
+            machine=hardware.machine,
+        )
+    make_strategy(hardware, spread)
 
 
 def make_strategy(hardware: Hardware, spread: Launch) -> Strategy | str:

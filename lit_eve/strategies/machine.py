@@ -8,7 +8,15 @@ from lit_eve.strategies.build import StrategyName
 from lit_eve.strategies.launch import Launch
 
 
-def check_machine(accelerator: str, strategy: StrategyName, launch: Launch, precision: str) -> None:
+def check_machine(
+    accelerator: str,
+    strategy: StrategyName,
+    launch: Launch,
+    precision: str,
+    *,
+    offload: bool = False,
+    machine: str | None = None,
+) -> None:
     """Compare what a run asks for with this machine.
 
     Args:
@@ -16,6 +24,8 @@ def check_machine(accelerator: str, strategy: StrategyName, launch: Launch, prec
         strategy: as in the experiment file.
         launch: processes and nodes.
         precision: Lightning's name.
+        offload: whether shards are kept in the host's memory.
+        machine: what the file calls the machine that it is for.
 
     Raises:
         ValueError: naming everything that does not fit, and the file's key to change.
@@ -24,6 +34,8 @@ def check_machine(accelerator: str, strategy: StrategyName, launch: Launch, prec
     problems = []
     if accelerator == "gpu" and not gpus:
         problems.append("there is no GPU: set hardware.accelerator to auto or cpu")
+    if offload and not gpus:
+        problems.append("there is no GPU whose memory hardware.offload could save: take it out")
     if gpus and accelerator in ("auto", "gpu") and launch.devices > gpus:
         problems.append(
             f"{launch.devices} devices are asked for and {gpus} are there: set hardware.devices to "
@@ -38,4 +50,5 @@ def check_machine(accelerator: str, strategy: StrategyName, launch: Launch, prec
     if precision == "16-mixed" and accelerator == "cpu":
         problems.append("a CPU has no fp16 training: set precision to bf16 or float32")
     if problems:
-        raise ValueError(f"this machine does not fit: {'; '.join(problems)}.")
+        named = "" if machine is None else f" hardware.machine: {machine}"
+        raise ValueError(f"this machine does not fit{named}: {'; '.join(problems)}.")

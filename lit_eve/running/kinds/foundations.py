@@ -20,7 +20,7 @@ from lit_eve.planning.foundations import plan_stage
 from lit_eve.planning.plan import StagePlan
 from lit_eve.running.directory import RunDirectory
 from lit_eve.running.kinds.kind import E, M, prepare_datasets
-from lit_eve.running.kinds.packed import Packed
+from lit_eve.running.kinds.packed import Packed, adapt_decoder
 from lit_eve.schema import ContrastiveExperiment, TextExperiment
 from lit_eve.schema.images import Images
 from lit_eve.tasks.contrastive import ContrastiveTask
@@ -94,6 +94,10 @@ class TextOnly(Foundation[TextExperiment, TextModel]):
     def shape(self) -> TextModel:
         """On the meta device."""
         return foundations.on_meta_text(self.experiment.model, self.encoder.text.num_tokens)
+
+    def adapt(self, model: TextModel) -> None:
+        """Recompute activations, compile the decoder's blocks."""
+        adapt_decoder(model, self.experiment.hardware)
 
     def task(self, name: str, model: TextModel, steps: int) -> LightningModule:
         """The next token."""

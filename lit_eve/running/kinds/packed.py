@@ -9,11 +9,15 @@ from typing import Generic
 from PIL import Image
 
 from lit_eve import assemble
+from lit_eve.models.text_model import TextModel
+from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.planning.spread import Spread
 from lit_eve.running.feed import num_steps, num_workers
 from lit_eve.running.kinds.kind import E, Feed, Kind, M
 from lit_eve.running.progress import progress_line
+from lit_eve.schema.running import Hardware
 from lit_eve.schema.training import PackedStage
+from lit_eve.strategies import compile_blocks
 from lit_eve_data.batches import PackedBatch
 from lit_eve_data.disk.features import StoredTeacher
 from lit_eve_data.disk.reading import RecordView
@@ -26,6 +30,14 @@ from lit_eve_data.viewing.batches import draw_rows
 
 HELD_OUT_SAMPLES = 1_024
 """Most held-out samples whose loss is computed at a validation."""
+
+
+def adapt_decoder(model: VisionLanguageModel | TextModel, hardware: Hardware) -> None:
+    """Recompute the decoder's activations, compile a model's blocks, as the file asks for."""
+    if hardware.activation_checkpointing:
+        model.language_model.recompute_activations()
+    if hardware.compile:
+        compile_blocks(model)
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,9 @@ from lit_eve.planning.plan import StagePlan
 from lit_eve.planning.vision_language import plan_stage
 from lit_eve.running.directory import RunDirectory
 from lit_eve.running.kinds.kind import prepare_datasets
-from lit_eve.running.kinds.packed import Packed
+from lit_eve.running.kinds.packed import Packed, adapt_decoder
 from lit_eve.running.progress import progress_line
 from lit_eve.schema import VisionLanguageExperiment
-from lit_eve.strategies import compile_blocks
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.runs import Direction
 from lit_eve_data.disk.features import StoredTeacher
@@ -122,10 +121,7 @@ class VisionLanguage(Packed[VisionLanguageExperiment, VisionLanguageModel]):
 
     def adapt(self, model: VisionLanguageModel) -> None:
         """Recompute activations, compile the decoder's blocks."""
-        if self.experiment.hardware.activation_checkpointing:
-            model.language_model.recompute_activations()
-        if self.experiment.hardware.compile:
-            compile_blocks(model)
+        adapt_decoder(model, self.experiment.hardware)
 
     def task(self, name: str, model: VisionLanguageModel, steps: int) -> LightningModule:
         """The next token, and in an alignment stage the teacher's features."""
