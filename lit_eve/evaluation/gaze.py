@@ -56,8 +56,9 @@ class ShowGaze(Callback):
         if isinstance(model.patch_embedding, EvePatchEmbedding):
             shares = _split(class_shares(model.patch_embedding, batch.images), batch.images.grids)
             self._show("val/attention", trainer, [shares[n] for n in firsts], MOST, "most {:.1f}x")
-        if isinstance(pl_module, AlignmentTask):
-            cosines, grids = similarity(model, batch, pl_module.aligning.teacher)
+        teacher = pl_module.aligning.teacher if isinstance(pl_module, AlignmentTask) else None
+        if teacher is not None:  # streamed features are those of training's pictures
+            cosines, grids = similarity(model, batch, teacher)
             found = _split(cosines, grids)
             self._show("val/similarity", trainer, [found[n] for n in firsts], 1.0, "mean {:.2f}")
 

@@ -16,7 +16,8 @@ from lit_eve_data.disk.records import Pixels
 from lit_eve_data.encoding.images import ImageCutter, LongestEdge
 from lit_eve_data.preparing.features import write_features
 
-_GIVEN = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_HALF = (0.5, 0.5, 0.5)
+_GIVEN = Normalisation(_HALF, _HALF)
 
 
 def look(teacher: str, layer: int, dataset: Path, progress: Callable[[int, int], None]) -> Path:
@@ -55,7 +56,7 @@ class Eyes:
         teacher.layout = layout
         self.teacher, self.device = teacher, device
         size = LongestEdge(teacher.side, rounding="up")
-        self.cutter = ImageCutter(layout, size, _GIVEN.mean, _GIVEN.std)
+        self.cutter = ImageCutter(layout, size, _HALF, _HALF)
 
     def __call__(self, pictures: Sequence[Pixels]) -> list[Features]:
         """Features (rows, columns, D) of each picture."""

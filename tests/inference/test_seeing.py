@@ -26,7 +26,8 @@ from lit_eve_data.packing.plan import PackingPlan
 from lit_eve_data.preparing.writing import WritingOptions, write_dataset
 
 LAYOUT = ImageLayout(patch=4, pool=2, cls=True, row_end=True)
-GIVEN = Normalisation((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+GIVEN = Normalisation(MEAN, STD)
 SIZES = ((32, 24), (16, 32), (32, 32))  # the longer side is the teacher's: nothing is scaled
 
 
@@ -91,7 +92,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, teacher: str) -> Path:
 @pytest.fixture(scope="module")
 def batch(dataset: Path, teacher: str) -> PackedBatch:
     view = RecordStore(dataset).view
-    encoder = SampleEncoder(bytes_text(), ImageCutter(LAYOUT, Native(), GIVEN.mean, GIVEN.std))
+    encoder = SampleEncoder(bytes_text(), ImageCutter(LAYOUT, Native(), MEAN, STD))
     plan = PackingPlan([encoder.lengths("a", view, 1.0)], 128, 10, 0)
     stored = StoredTeacher(view, teacher, -2)
     return next(iter(PackedLoader(plan, [view], encoder, steps=1, teachers=[stored])))
