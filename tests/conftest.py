@@ -17,6 +17,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a test's processes need not c
 sys.dont_write_bytecode = False
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Four cores at most for the whole suite; this process for a file or a test that was named."""
+    named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    return 0 if named else min(4, os.cpu_count() or 1)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Small tensors gain nothing from more, and processes of a test share the cores."""
