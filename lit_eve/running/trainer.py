@@ -87,7 +87,8 @@ def make_trainer(
         max_epochs=-1,
         accumulate_grad_batches=feed.micro_batches,
         gradient_clip_val=stage.optimizer.clip,
-        val_check_interval=experiment.evaluate.every * feed.micro_batches,  # Lightning counts those
+        # once at least; Lightning counts micro-batches
+        val_check_interval=min(experiment.evaluate.every, feed.steps) * feed.micro_batches,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         callbacks=callbacks,
