@@ -71,8 +71,6 @@ class Scenes(Strict):
         default_factory=lambda: dict.fromkeys(SCENE_KINDS, 1.0), min_length=1
     )
     """How often each kind of text is written, relative to the others."""
-    slant: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Training scans lean by up to this share of their height; held-out ones never do."""
     seed: Count = 0
     """Another number makes other scenes."""
 

@@ -50,27 +50,6 @@ class Scans:
 
 
 @cache
-def slanted(split: Split, slant: float) -> Scans:
-    """The scans of `split`, leaning: rows move sideways by `slant` pixels for each pixel of height.
-
-    Args:
-        split: of the scans.
-        slant: above 0 leans to the right, as most writing does.
-    """
-    scans = load_scans(split)
-    rows = np.arange(SCAN_SIDE)
-    shift = slant * ((SCAN_SIDE - 1) / 2 - rows)  # (8,), the top row moves most to the right
-    source = rows[None, :] - shift[:, None]  # (8, 8): where each pixel comes from, by row
-    left = np.floor(source).astype(np.int64)
-    share = (source - left).astype(np.float32)
-    padded = np.pad(scans.ink, ((0, 0), (0, 0), (SCAN_SIDE, SCAN_SIDE)))  # (N, 8, 24)
-    row = rows[:, None]
-    ink = padded[:, row, left + SCAN_SIDE] * (1 - share)
-    ink += padded[:, row, left + SCAN_SIDE + 1] * share
-    return Scans(ink, scans.digits, _bounds(ink))
-
-
-@cache
 def load_scans(split: Split) -> Scans:
     """The scans of `split`: 70 % train, 15 % val, 15 % test of every digit, always the same."""
     with gzip.open(bundled("data/digits.csv.gz"), "rt") as lines:

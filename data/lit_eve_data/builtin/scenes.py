@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lit_eve_data.builtin.digits import Scans, Split, bundled, load_scans, slanted
+from lit_eve_data.builtin.digits import Scans, Split, bundled, load_scans
 
 GENERATOR_VERSION = 1
 """Counts changes of what is drawn or written for the same options; part of the fingerprint."""
@@ -77,9 +77,6 @@ class ScenesOptions:
     backgrounds: tuple[str, ...] = BACKGROUNDS
     kinds: Mapping[str, float] = field(default_factory=_default_kinds)
     """How often each kind of text is written, relative to the others."""
-    slant: float = 0.0
-    """Training scans lean by up to this many pixels a pixel of height, to either side; held-out
-    scans stay as they were written."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -89,8 +86,6 @@ class ScenesOptions:
                 f"sides {self.sides} must be multiples of the cell ({self.cell} px) between 16 and "
                 "160, the smaller first: a canvas is cut into whole cells."
             )
-        if not 0 <= self.slant <= 0.5:
-            raise ValueError(f"slant is {self.slant}: choose from 0 (upright) to 0.5.")
         if not 1 <= self.aspect <= 4:
             raise ValueError(f"aspect is {self.aspect}: choose a ratio from 1 to 4.")
         fewest, most = self.digits
@@ -153,22 +148,14 @@ def compose(options: ScenesOptions, split: Split, random: Random) -> Scene:
     height, width = random.choice(_shapes(options.cell, options.sides, options.aspect))
     places = _arrange(options, height, width, random)
     canvas = _background(random.choice(options.backgrounds), height, width, random)  # (H, W, 3)
-    objects = []
+    scans, objects = load_scans(split), []
     for x, y, size, line in places:
         ink = random.choice(options.inks)
-        scans = _scans(options, split, random)
         scan = random.randrange(len(scans))
         _blend(canvas[y : y + size, x : x + size], scans.draw(size)[scan], ink)
         box = _box(scans, scan, x, y, size, height, width)
         objects.append(SceneObject(int(scans.digits[scan]), ink, box, line))
     return Scene(canvas.astype(np.uint8), tuple(objects))
-
-
-def _scans(options: ScenesOptions, split: Split, random: Random) -> Scans:
-    """The scans to draw the next digit from: as written, or for training at one of five slants."""
-    if options.slant == 0 or split != "train":
-        return load_scans(split)
-    return slanted(split, options.slant * random.choice((-1.0, -0.5, 0.0, 0.5, 1.0)))
 
 
 def _blend(area: NDArray[np.float32], opacity: NDArray[np.float32], ink: str) -> None:

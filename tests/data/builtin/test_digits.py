@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lit_eve_data.builtin.digits import SPLITS, Split, bundled, load_scans, slanted
+from lit_eve_data.builtin.digits import SPLITS, Split, bundled, load_scans
 
 
 def test_every_scan_is_in_exactly_one_split() -> None:
@@ -49,14 +49,3 @@ def test_ink_lies_inside_its_bounds() -> None:
 def test_a_missing_file_says_what_to_install() -> None:
     with pytest.raises(ValueError, match="Install scikit-learn"):
         bundled("data/nothing.csv")
-
-
-def test_a_slant_moves_the_top_right_and_the_bottom_left() -> None:
-    upright, leaning = load_scans("val"), slanted("val", 2 / 7)
-    # By hand: the top row is 3.5 pixels above the middle, so it moves 3.5 * 2 / 7 = 1 pixel.
-    assert np.allclose(leaning.ink[:, 0, 1:], upright.ink[:, 0, :-1], atol=1e-6)
-    assert np.allclose(leaning.ink[:, 7, :-1], upright.ink[:, 7, 1:], atol=1e-6)
-
-
-def test_no_slant_leaves_every_scan_as_it_was_written() -> None:
-    assert np.array_equal(slanted("test", 0.0).ink, load_scans("test").ink)

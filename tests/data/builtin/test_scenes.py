@@ -158,7 +158,6 @@ def test_options_are_used() -> None:
         ({"sides": (96, 32)}, "the smaller first"),
         ({"sides": (32, 176)}, "between 16 and 160"),
         ({"aspect": 5.0}, "from 1 to 4"),
-        ({"slant": 0.6}, r"0 \(upright\) to 0\.5"),
         ({"digits": (0, 2)}, "from 1 to 6"),
         ({"digits": (3, 2)}, "fewest first"),
         ({"glyphs": ()}, "at least one size"),
@@ -174,15 +173,3 @@ def test_options_are_used() -> None:
 def test_impossible_options_say_what_to_change(change: dict[str, Any], advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
         ScenesOptions(**change)
-
-
-def test_only_training_scans_lean() -> None:
-    leaning = ScenesOptions(sides=(64, 64), digits=(3, 3), slant=0.5)
-    upright = ScenesOptions(sides=(64, 64), digits=(3, 3))
-    for index in range(5):
-        for split in ("val", "test"):
-            one = compose(leaning, split, scene_random(leaning, split, index))
-            other = compose(upright, split, scene_random(upright, split, index))
-            assert np.array_equal(one.pixels, other.pixels)
-    drawn = [compose(o, "train", scene_random(o, "train", 0)).pixels for o in (leaning, upright)]
-    assert drawn[0].shape != drawn[1].shape or (drawn[0] != drawn[1]).any()
