@@ -57,7 +57,9 @@ def parameters(experiment: Experiment, changes: Sequence[str], count: int) -> di
     name, stage = list(experiment.trained.items())[-1] if experiment.trained else ("", None)
     if stage is not None:
         part, rates = next(iter(_plain(stage)["train"].items()))
-        rate = rates["lr"] if isinstance(rates, Mapping) else rates
+        rate = rates.get("lr", rates) if isinstance(rates, Mapping) else rates
+        if isinstance(rate, Mapping):
+            rate = f"{rate['from']} to {rate['to']}"
         found.setdefault(f"stages.{name}.for", str(stage.budget))
         found.setdefault(f"stages.{name}.batch", str(stage.batch))
         found.setdefault(f"stages.{name}.train.{part}", str(rate)[:MAX_VALUE])
