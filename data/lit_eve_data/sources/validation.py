@@ -32,6 +32,8 @@ MOST_PIXELS = 64_000_000
 MOST_BYTES = 200_000_000
 SMALLEST_SIDE = 16
 LARGEST_ASPECT = 20
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+"""Of JPEG and PNG; what begins so and cannot be opened was cut off, whatever Pillow calls it."""
 _QUALITY = 95  # of the JPEG that replaces one whose orientation or colours had to be settled
 
 
@@ -78,7 +80,8 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadSampleError("too_large", str(error)) from error
     except Exception as error:  # Pillow's readers raise anything on strangers' bytes
-        reason = "not_an_image" if isinstance(error, UnidentifiedImageError) else "truncated"
+        unknown = isinstance(error, UnidentifiedImageError) and not data.startswith(_BEGINNINGS)
+        reason = "not_an_image" if unknown else "truncated"
         raise BadSampleError(reason, f"no image can be read from it: {error}") from error
 
 
