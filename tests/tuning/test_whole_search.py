@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,7 +85,9 @@ def test_a_search_that_is_stopped_says_that_it_goes_on(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = bench.place(*WORDS, **UNTRACKED)
-    monkeypatch.setattr("time.sleep", lambda _: signal.raise_signal(signal.SIGTERM))
+    stop = {"sleep": lambda _: signal.raise_signal(signal.SIGTERM)}
+    sleepless = SimpleNamespace(**vars(time) | stop)
+    monkeypatch.setattr(searches, "time", sleepless)  # other threads of this process sleep on
     with pytest.raises(searches.SearchStopped, match="the same command goes on"):
         search(place, 0, bench.said.append)
     assert events(place.folder, "status") == ["RUNNING", "KILLED"]
