@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.files import QUICKSTART, UNTRACKED
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a test's processes need not compile torch again
 sys.dont_write_bytecode = False
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts with `&`
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
