@@ -5,7 +5,7 @@ loss over unequal ranks, 17 and 18 were seen red without theirs; for the others 
 
 1.  DDP forgets what thaws later: test_thawing_in_silence_is_an_error
 2.  shards overwritten in place mix steps: test_a_rank_killed_while_saving_costs_one_interval
-3.  one file goes through `$TMPDIR`: test_checkpoints: ..._never_goes_through_the_temporary_...
+3.  one file goes through `$TMPDIR`: checkpoints: ..._never_goes_through_the_temporary_...
 4.  moments of thawed parts are dropped: test_resume_distributed: test_resume_is_bit_equal[3, 4]
 5.  FSDP2 fixes its dtypes once: test_fsdp_needs_its_units_refreshed_when_blocks_thaw
 6.  parameters outside every shard: test_a_parameter_outside_the_shards_is_an_error
@@ -16,7 +16,7 @@ loss over unequal ranks, 17 and 18 were seen red without theirs; for the others 
 11. no random state, data from the start: test_resume: test_resume_at_any_step_is_bit_equal
 12. a sampler that always shuffles, put into every DataLoader: ours are none; what ranks see is
     in test_runs_distributed: ..._train_and_examine_what_one_does
-13. `weights_only=False` is dropped: test_checkpoints: test_code_in_a_checkpoint_is_never_run
+13. `weights_only=False` is dropped: checkpoints: test_code_in_a_checkpoint_is_never_run
 14. text only on one rank: test_models_distributed: [text only on one rank]
 15. SIGTERM to one rank hangs: test_a_signal_to_one_rank_stops_all_after_the_same_step
 16. `self.log` on every step: test_architecture: test_no_training_step_logs_by_lightning

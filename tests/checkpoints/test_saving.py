@@ -1,48 +1,30 @@
+"""One file written and read back: whole, damaged, on a full disk, in the background."""
+
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from safetensors.torch import load_file
 
 from lit_eve.checkpoints import (
     AtomicCheckpointIO,
     CheckpointError,
-    Checkpoints,
     atomic,
-    consolidate,
     files,
     newest,
     read_weights,
     verify,
-    write_weights,
 )
-from tests.tiny_training import Task, fit
+from tests.checkpoints.saved import content, names, save
 
-
-def content(step: int, size: int = 100) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(step)
-    state = {"model.weight": torch.randn(size, generator=generator)}
-    return {"global_step": step, "state_dict": state, "epoch": 0}
-
-
-def save(directory: Path, step: int, size: int = 100) -> Path:
-    path = directory / files.checkpoint_name(step)
-    AtomicCheckpointIO().save_checkpoint(content(step, size), path)
-    return path
-
-
-def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+_original_init = atomic._HashingWriter.__init__
 
 
 def flip_a_bit(path: Path, near: float = 0.5) -> None:
@@ -176,30 +158,6 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
         AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
 
 
-class _FullStream:
-    """A disk with room for `room` bytes."""
-
-    def __init__(self, stream: BinaryIO, room: int) -> None:
-        self._stream, self._room = stream, room
-
-    def write(self, block: bytes) -> int:
-        self._room -= len(block)
-        if self._room < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return self._stream.write(block)
-
-
-@pytest.fixture
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    build = atomic._HashingWriter.__init__
-
-    def init(self: atomic._HashingWriter, stream: BinaryIO) -> None:
-        build(self, _FullStream(stream, 200))  # type: ignore[arg-type]
-
-    monkeypatch.setattr(atomic._HashingWriter, "__init__", init)
-    return monkeypatch
-
-
 def test_a_full_disk_keeps_the_previous_checkpoint_and_leaves_nothing_behind(
     tmp_path: Path, full_disk: pytest.MonkeyPatch
 ) -> None:
@@ -210,9 +168,6 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_leaves_nothing_behind(
         save(tmp_path, 200)
     assert newest(tmp_path) == good
     assert names(tmp_path) == ["step-00000100.ckpt", "step-00000100.ckpt.json"]
-
-
-_original_init = atomic._HashingWriter.__init__
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -290,129 +245,6 @@ def test_leftovers_of_a_killed_save_are_removed_and_checkpoints_are_not(tmp_path
     (tmp_path / ".step-00000003.ckpt.tmp-123").mkdir()
     files.remove_leftovers(tmp_path)
     assert names(tmp_path) == [path.name, path.name + ".json"]
-
-
-def test_weights_come_back_without_their_prefix(tmp_path: Path) -> None:
-    path = save(tmp_path, 3)
-    assert list(read_weights(path, prefix="model.")) == ["weight"]
-    with pytest.raises(CheckpointError, match=r"starts with 'teacher\.'.*model\.weight"):
-        read_weights(path, prefix="teacher.")
-
-
-def test_tied_weights_are_stored_once_and_come_back_tied(tmp_path: Path) -> None:
-    shared = torch.randn(5, 3)
-    stored = write_weights(tmp_path / "w.safetensors", {"embed": shared, "head": shared})
-    assert list(load_file(stored)) == ["embed"]
-    back = read_weights(stored)
-    assert torch.equal(back["head"], shared)
-    assert back["head"].data_ptr() == back["embed"].data_ptr()
-
-
-def test_views_of_one_storage_are_stored_apart(tmp_path: Path) -> None:
-    whole = torch.arange(6.0)
-    weights = {"first": whole[:3], "second": whole[3:], "turned": whole.reshape(2, 3).T}
-    back = read_weights(write_weights(tmp_path / "w.safetensors", weights))
-    assert all(torch.equal(back[name], weights[name]) for name in weights)
-
-
-def test_a_checkpoint_consolidates_to_one_safetensors(tmp_path: Path) -> None:
-    file = consolidate(save(tmp_path, 3), tmp_path / "out" / "model.safetensors", prefix="model.")
-    assert torch.equal(load_file(file)["weight"], content(3)["state_dict"]["model.weight"])
-    assert names(tmp_path / "out") == ["model.safetensors"]
-
-
-def test_unreadable_weights_are_explained(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(b"nonsense")
-    with pytest.raises(CheckpointError, match=r"w\.safetensors cannot be read"):
-        read_weights(path)
-
-
-def train(directory: Path, *more: Callback, **options: Any) -> Trainer:
-    chosen = {name: options.pop(name) for name in ("keep", "best", "mode") if name in options}
-    every = options.pop("every", 3)
-    callbacks = [*more, Checkpoints(directory, every, **chosen)]
-    settings: dict[str, Any] = {"max_steps": 10, "plugins": [AtomicCheckpointIO()]}
-    return fit(Task(), callbacks, **(settings | options))
-
-
-def steps(directory: Path) -> list[int]:
-    return sorted(int(path.stem.removeprefix("step-")) for path in directory.glob("*.ckpt"))
-
-
-def test_it_saves_every_n_steps_and_the_last_one_and_keeps_two(tmp_path: Path) -> None:
-    train(tmp_path)
-    assert steps(tmp_path) == [9, 10]
-
-
-def test_it_saves_the_last_step_of_the_last_epoch(tmp_path: Path) -> None:
-    train(tmp_path, max_steps=-1, max_epochs=2, every=100)
-    assert steps(tmp_path) == [12]
-
-
-def test_it_counts_optimizer_steps_not_batches(tmp_path: Path) -> None:
-    train(tmp_path, accumulate_grad_batches=2, max_steps=7, every=2, keep=9)
-    assert steps(tmp_path) == [2, 4, 6, 7]
-
-
-def test_it_saves_before_validation_so_that_a_broken_one_costs_nothing(tmp_path: Path) -> None:
-    train(tmp_path, every=100, keep=9, validate=True, val_check_interval=4)
-    assert steps(tmp_path) == [4, 8, 10]
-
-
-class ScoreByStep(Callback):
-    """A metric with its best value after step 4."""
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.log("val/score", -abs(trainer.global_step - 4.0))
-
-
-def test_the_best_checkpoint_stays_and_is_on_record(tmp_path: Path) -> None:
-    train(
-        tmp_path,
-        ScoreByStep(),
-        every=2,
-        keep=1,
-        best="val/score",
-        mode="max",
-        validate=True,
-        val_check_interval=2,
-    )
-    assert steps(tmp_path) == [4, 10]
-    assert files.read_best(tmp_path) == files.Best("step-00000004.ckpt", "val/score", 0.0)
-
-
-def test_an_unlogged_metric_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'val/scor'.*Choose one of val/loss"):
-        train(tmp_path, best="val/scor", validate=True, val_check_interval=2)
-
-
-def test_training_survives_a_disk_that_is_full_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    write = atomic.write_checkpoint
-
-    def full_at_six(checkpoint: dict[str, Any], path: Path) -> None:
-        if checkpoint["global_step"] == 6:
-            raise CheckpointError("the disk is full.")
-        write(checkpoint, path)
-
-    monkeypatch.setattr(atomic, "write_checkpoint", full_at_six)
-    train(tmp_path, keep=9)
-    assert steps(tmp_path) == [3, 9, 10]
-    assert "the disk is full. Training goes on" in caplog.text
-
-
-def test_training_does_not_claim_success_if_the_last_checkpoint_fails(
-    tmp_path: Path, full_disk: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(CheckpointError, match="make room"):
-        train(tmp_path)
-
-
-def test_impossible_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="both must be at least 1"):
-        Checkpoints("anywhere", every=0)
 
 
 def test_looking_for_a_checkpoint_needs_no_torch() -> None:
