@@ -52,7 +52,7 @@ class ProgressLine:
         rate = (done - self.first) / seconds if seconds > 0 else 0.0
         shown = f"{rate:.1f} {self.unit}/s"
         if self.bar is not None:
-            self.bar.update(self.task, completed=done, rate=shown, note=note)
+            self.bar.update(self.task, completed=done, total=self.total, rate=shown, note=note)
         elif seconds - self.printed >= LINE_SECONDS or done >= self.total:
             self.printed = seconds
             left = (self.total - done) / rate if rate else 0.0
@@ -74,6 +74,7 @@ def progress_line(console: Console, label: str, unit: str) -> Iterator[Callable[
         nonlocal line
         if line is None:  # nothing is shown of work that turns out to be done already
             line = ProgressLine(console, label, total, unit)
+        line.total = total
         line.update(done)
 
     try:

@@ -19,8 +19,9 @@ from lit_eve.models.text_model import NO_LAYOUT, TextModel
 from lit_eve.planning.foundations import plan_stage
 from lit_eve.planning.plan import StagePlan
 from lit_eve.running.directory import RunDirectory
-from lit_eve.running.kinds.kind import E, M, prepare_datasets
+from lit_eve.running.kinds.kind import E, M
 from lit_eve.running.kinds.packed import Packed, adapt_decoder
+from lit_eve.running.preparing import prepare_datasets
 from lit_eve.schema import ContrastiveExperiment, TextExperiment
 from lit_eve.schema.images import Images
 from lit_eve.tasks.contrastive import ContrastiveTask

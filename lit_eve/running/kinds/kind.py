@@ -13,11 +13,9 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
-from lit_eve import assemble
 from lit_eve.checkpoints import read_weights
 from lit_eve.planning.plan import StagePlan
 from lit_eve.running.directory import RunDirectory
-from lit_eve.running.progress import progress_line
 from lit_eve.schema import Experiment
 from lit_eve.tracking.logger import SpoolLogger
 from lit_eve.tracking.runs import Direction
@@ -174,12 +172,3 @@ class Kind(ABC, Generic[E, M]):
     def written(self, score: str, value: float) -> str:
         """A score as the user reads it."""
         return f"{value:.4g}"
-
-
-def prepare_datasets(experiment: Experiment, data: Path, console: Console) -> dict[str, Path]:
-    """The folders of all datasets; built-in ones are prepared under `data` first."""
-    folders: dict[str, Path] = {}
-    for name, options in experiment.datasets.items():
-        with progress_line(console, f"preparing {name}", "samples") as bar:
-            folders[name] = assemble.dataset(options, data, bar)
-    return folders

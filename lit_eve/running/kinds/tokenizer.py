@@ -24,7 +24,8 @@ from lit_eve.planning.plan import StagePlan
 from lit_eve.planning.tokenizer import plan_stage
 from lit_eve.running.directory import RunDirectory
 from lit_eve.running.feed import num_steps, num_workers
-from lit_eve.running.kinds.kind import Feed, Kind, prepare_datasets
+from lit_eve.running.kinds.kind import Feed, Kind
+from lit_eve.running.preparing import prepare_datasets
 from lit_eve.running.progress import progress_line
 from lit_eve.running.weights import load_weights
 from lit_eve.schema import TokenizerExperiment

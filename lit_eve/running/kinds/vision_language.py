@@ -21,8 +21,8 @@ from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.planning.plan import StagePlan
 from lit_eve.planning.vision_language import plan_stage
 from lit_eve.running.directory import RunDirectory
-from lit_eve.running.kinds.kind import prepare_datasets
 from lit_eve.running.kinds.packed import Packed, adapt_decoder
+from lit_eve.running.preparing import prepare_datasets
 from lit_eve.running.progress import progress_line
 from lit_eve.schema import VisionLanguageExperiment
 from lit_eve.tracking.logger import SpoolLogger
