@@ -50,6 +50,7 @@ def _llama(
         kv_heads=options.kv_heads,
         ffn=options.ffn,
         rope_theta=options.rope_theta,
+        init_std=options.init_std,
         max_positions=options.max_positions,
         tie_embeddings=options.tie_embeddings,
     )

@@ -48,6 +48,7 @@ class LanguageModel(nn.Module):
         kv_heads: int | None = None,
         ffn: int | None = None,
         rope_theta: float = 10_000.0,
+        init_std: float = 0.02,
         max_positions: int = 4096,
         tie_embeddings: bool = False,
     ) -> Self:
@@ -61,6 +62,7 @@ class LanguageModel(nn.Module):
             kv_heads: key and value heads; as many as `heads` if None.
             ffn: inner width of the feed-forward; 8/3 of `width`, up to a multiple of 64, if None.
             rope_theta: base of the rotary positions.
+            init_std: standard deviation of the random weights.
             max_positions: longest sample.
             tie_embeddings: one matrix for embedding and head.
 
@@ -79,6 +81,7 @@ class LanguageModel(nn.Module):
                 "Make kv_heads a divisor of heads."
             )
         config = LlamaConfig(
+            initializer_range=init_std,
             vocab_size=vocabulary,
             hidden_size=width,
             intermediate_size=ffn or -(-8 * width // 3 // 64) * 64,

@@ -35,6 +35,9 @@ class Llama(Decoder):
     """Inner width of the feed-forward layers; 8/3 of the width when left out."""
     rope_theta: PositiveReal = 10000.0
     """Base of the rotary position embedding."""
+    init_std: PositiveReal = 0.02
+    """Standard deviation of the random weights. Transformers' 0.02 suits thousands of channels;
+    about 1 / sqrt(width) lets a narrow decoder start learning sooner."""
     max_positions: Positive = 2048
     """Longest sample in tokens."""
     tie_embeddings: bool = True

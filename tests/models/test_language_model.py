@@ -111,6 +111,14 @@ def test_shape_and_sizes_are_what_was_asked() -> None:
     assert sum(p.numel() for p in model.parameters()) == 3 * layer + 32 + 2 * 50 * 32
 
 
+def test_random_weights_spread_as_asked() -> None:
+    model = LanguageModel.llama(500, 64, 2, 4, init_std=0.125)
+    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
+    assert len(matrices) == 2 + 2 * 7
+    for weight in matrices:
+        assert weight.std().item() == pytest.approx(0.125, rel=0.05)
+
+
 def test_a_tied_head_is_the_embedding() -> None:
     model = LanguageModel.llama(50, 32, 1, 4, tie_embeddings=True)
     assert model.head_weight is model.model.get_input_embeddings().weight
