@@ -22,6 +22,7 @@ from lit_eve.planning import plan
 from lit_eve.running import directory as run_directory
 from lit_eve.running.directory import RunDirectory
 from lit_eve.running.kinds import Kind, kind_of
+from lit_eve.running.places import check_places
 from lit_eve.running.recording import CHANGES, recorded
 from lit_eve.running.stage import train_stage
 from lit_eve.running.trainer import check_hardware, launch, limit_threads
@@ -63,6 +64,7 @@ def start(
             f"`lit-eve search {file}`, or run one setting from a file without `search:`."
         )
     check_hardware(experiment)
+    check_places(experiment)
     directory = run_directory.create(runs, experiment.name)
     if environment_rank() == 0:
         _open(directory, experiment, overrides)
@@ -114,6 +116,7 @@ def resume(
     os.environ[run_directory.RUN_VARIABLE] = str(directory.path)
     experiment = load(directory.experiment_file, changes)
     check_hardware(experiment)
+    check_places(experiment, finished=[n for n in experiment.stages if directory.finished(n)])
     if changes and environment_rank() == 0:
         run_directory.write_atomically(directory.experiment_file, experiment.to_yaml())
     return execute(experiment, directory, data, first, console)
