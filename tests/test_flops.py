@@ -7,11 +7,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ViTConfig
 
+from lit_eve.models.connectors.projections import LinearConnector
+from lit_eve.models.encoder import CrossAttentionVLM
 from lit_eve.models.encoder_free import EncoderFreeVLM
 from lit_eve.models.language_model import LanguageModel
 from lit_eve.models.patch_alignment import PatchAlignment
 from lit_eve.models.patch_embedding import EvePatchEmbedding, LinearPatchEmbedding
 from lit_eve.models.teacher import Normalisation, Teacher
+from lit_eve.models.vision_encoder import VisionEncoder
 from lit_eve.planning.flops import (
     Flops,
     alignment_flops,
@@ -23,6 +26,15 @@ from lit_eve_data.batches import ImageLayout
 from tests.models.packed import Sample, pack, pack_images
 
 TOKENS = 12
+PLAIN = Normalisation((0.0,) * 3, (1.0,) * 3)
+SEEING = ViTConfig(
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    image_size=4,
+    patch_size=2,
+)
 
 
 def model(tied: bool = False) -> EncoderFreeVLM:
@@ -80,8 +92,7 @@ def test_a_teacher_costs_what_pytorch_counts() -> None:
         image_size=32,
         patch_size=2,
     )
-    plain = Normalisation((0.0,) * 3, (1.0,) * 3)
-    teacher = Teacher.random(shape, -1, ImageLayout(2, 1, cls=False, row_end=True), plain)
+    teacher = Teacher.random(shape, -1, ImageLayout(2, 1, cls=False, row_end=True), PLAIN)
     teacher.model.set_attn_implementation("eager")
     pixels = torch.rand(1, 3, 32, 32)
     seen = sum(counted(lambda: teacher.model(pixel_values=pixels)).values())
@@ -100,6 +111,17 @@ def test_training_costs_three_times_what_is_trained_and_twice_what_gradients_pas
     assert training_flops(built, forward, recompute=True) == 1111
     built.language_model.requires_grad_(True)
     assert training_flops(built, forward) == 1000 + 333
+
+
+def test_layers_that_look_cost_three_times_if_they_learn_and_twice_if_gradients_pass() -> None:
+    encoder, decoder = VisionEncoder.vit(SEEING, (-1,), PLAIN), LanguageModel.llama(40, 16, 2, 4)
+    built = CrossAttentionVLM(encoder, LinearConnector(16, 4, 16), decoder, heads=4, every=1)
+    alone = Flops(vision=0, layers=0, attention=0, head=0, looking=10)
+    assert forward_flops(built, TOKENS, 5, [(2, 2)]).looking == built.looking_flops(TOKENS, 1)
+    assert training_flops(built, alone) == 30
+    built.cross_attention.requires_grad_(False)
+    assert training_flops(built, alone, recompute=True) == 30
+    assert training_flops(built.requires_grad_(False), alone, recompute=True) == 10
 
 
 # 2 x 6.476 G parameters of the layers x 601 tokens; the vision part is EVE's own figure.

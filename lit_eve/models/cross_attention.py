@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,14 @@ class GatedCrossAttention(nn.Module):
         result: Tensor = tokens + self.ffn_gate.tanh() * self.ffn(tokens)
         return result
 
+    def flops(self, tokens: int, images: int, features: int) -> int:
+        """Forward arithmetic in a sample; see `CrossAttention.flops`."""
+        width, inner = self.query.out_features, self.key_value.in_features
+        of_tokens = tokens * 10 * width**2  # query, out, and a feed-forward of four times the width
+        of_features = images * features * 2 * inner * width
+        attention = 2 * tokens * features * width if images else 0
+        return 2 * (of_tokens + of_features + attention)
+
     def _rows(self, query: Tensor, key: Tensor, value: Tensor, looking: Looking) -> Tensor:
         """Every image is looked at by what follows it: no mask, and nothing looks at two."""
         flat = query.flatten(0, 1)  # (R*T, E)
@@ -162,6 +170,17 @@ class CrossAttention(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the placeholder, as large as a token of text; the layers have their own."""
         nn.init.normal_(self.placeholder, std=0.02)
+
+    def flops(self, tokens: int, images: int, features: int) -> int:
+        """Forward arithmetic of all its layers in a sample, 2 per multiply-add.
+
+        Args:
+            tokens: of the sample; all are counted as if they looked at an image.
+            images: of the sample.
+            features: Q.
+        """
+        layers = (cast(GatedCrossAttention, layer) for layer in self.layers.values())
+        return sum(layer.flops(tokens, images, features) for layer in layers)
 
     @contextmanager
     def looking(self, looking: Looking) -> Iterator[None]:

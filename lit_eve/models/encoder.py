@@ -113,9 +113,9 @@ class CrossAttentionVLM(EncoderVLM):
         return _layout(self.vision_encoder, 1)
 
     @property
-    def vision(self) -> Sequence[nn.Module]:
-        """Encoder, connector and the layers that look."""
-        return (self.vision_encoder, self.connector, self.cross_attention)
+    def looking(self) -> Sequence[nn.Module]:
+        """The layers between the decoder's."""
+        return (self.cross_attention,)
 
     def look(self, images: PackedImages) -> Sight:
         """The placeholder of every image, (I, E), and what there is to look at, (I, Q, E)."""
@@ -128,6 +128,10 @@ class CrossAttentionVLM(EncoderVLM):
         """See `VisionLanguageModel`."""
         assert sight.features is not None
         return self.cross_attention.looking(Looking.of(sight.features, slots, position_ids))
+
+    def looking_flops(self, tokens: int, images: int) -> int:
+        """See `VisionLanguageModel`."""
+        return self.cross_attention.flops(tokens, images, self.connector.num_tokens)
 
 
 def _layout(encoder: VisionEncoder, tokens: int) -> ImageLayout:

@@ -54,13 +54,30 @@ class VisionLanguageModel(nn.Module, ABC):
     def vision(self) -> Sequence[nn.Module]:
         """The parts that an image goes through before the decoder."""
 
+    @property
+    def looking(self) -> Sequence[nn.Module]:
+        """The parts that let the decoder's layers look at the images; none in most models."""
+        return ()
+
     @abstractmethod
     def look(self, images: PackedImages) -> Sight:
         """What is seen in the images of a batch."""
 
     @abstractmethod
     def vision_flops(self, rows: int, columns: int) -> int:
-        """Forward arithmetic of `vision` for an image of that many windows, 2 per multiply-add."""
+        """Forward arithmetic of what turns an image of that many windows into visual tokens.
+
+        2 per multiply-add.
+        """
+
+    def looking_flops(self, tokens: int, images: int) -> int:
+        """Forward arithmetic of `looking` in a sample, 2 per multiply-add.
+
+        Args:
+            tokens: of the sample, visual ones included.
+            images: of the sample.
+        """
+        return 0
 
     def attending(
         self, sight: Sight, slots: Tensor, position_ids: Tensor

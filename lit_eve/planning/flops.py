@@ -34,11 +34,13 @@ class Flops:
     """Scores and weighted sums: every token with itself and all before it in its sample."""
     head: int
     """Logits, of supervised tokens only."""
+    looking: int = 0
+    """Layers between the decoder's that look at the images, where a model has some."""
 
     @property
     def total(self) -> int:
         """Everything."""
-        return self.vision + self.layers + self.attention + self.head
+        return self.vision + self.layers + self.attention + self.head + self.looking
 
 
 def forward_flops(
@@ -58,6 +60,7 @@ def forward_flops(
         layers=round(2 * _decoder_matrices(decoder) * tokens),
         attention=_attention_width(decoder) * decoder.depth * 2 * tokens * (tokens + 1),
         head=2 * decoder.head_weight.numel() * supervised,
+        looking=model.looking_flops(tokens, len(grids)),
     )
 
 
@@ -67,7 +70,8 @@ def training_flops(model: VisionLanguageModel, forward: Flops, recompute: bool =
     A product y = W x costs its forward pass once more for the gradient by x, where anything below
     it learns, and once more for the gradient by W, where W learns: three times for what is
     trained, twice for frozen layers over a trained patch embedding, once for the rest. Attention
-    has no weights of its own: three times, or once if no gradient passes.
+    has no weights of its own: three times, or once if no gradient passes. Layers that look at
+    images count as products.
 
     Args:
         model: with `requires_grad` as in the stage.
@@ -75,14 +79,15 @@ def training_flops(model: VisionLanguageModel, forward: Flops, recompute: bool =
         recompute: whether the decoder's layers are computed a second time in the backward pass.
     """
     decoder = model.language_model
-    through = any(map(_learns, model.vision)) or _learns(decoder)
+    through = any(map(_learns, (*model.vision, *model.looking, decoder)))
     trained = _decoder_matrices(decoder, trained_only=True) / _decoder_matrices(decoder)
     again = int(recompute and through)
     layers = forward.layers * (1 + through + trained + again)
     attention = forward.attention * (1 + 2 * through + again)
     head = forward.head * (1 + through + decoder.head_weight.requires_grad)
     vision = forward.vision * _times(model.vision)
-    return round(vision + layers + attention + head)
+    looking = forward.looking * (1 + through + any(map(_learns, model.looking)) + again)
+    return round(vision + layers + attention + head + looking)
 
 
 def alignment_flops(model: EncoderFreeVLM, cells: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import ViTConfig
 
 from lit_eve.models.connectors.projections import MlpConnector
@@ -164,6 +166,17 @@ def test_arithmetic_of_the_vision_path_is_worked_by_hand() -> None:
     layer = 2 * tokens * (4 * width * width + 2 * width * inner) + 2 * 2 * tokens * tokens * width
     connector = 2 * cells * (8 * 16 + 16 * 16)
     assert model.vision_flops(2, 3) == embed + 2 * layer + connector
+
+
+def test_arithmetic_of_layers_that_look_is_what_pytorch_counts() -> None:
+    model = flamingo()
+    looking = Looking.of(torch.randn(1, 4, 16), torch.tensor([0]), torch.arange(ROW)[None])
+    layer = model.cross_attention.layers["0"]
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        layer(torch.randn(1, ROW, 16), looking)
+    assert model.looking_flops(ROW, 1) == 2 * counter.get_total_flops()  # in front of two layers
+    assert spliced().looking_flops(ROW, 1) == 0
 
 
 def test_a_layer_that_is_not_there_is_named() -> None:
