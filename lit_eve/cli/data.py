@@ -37,8 +37,8 @@ def prepare(
     held_out: Annotated[str, typer.Option(help="Share kept from training, as `val`.")] = "1%",
     max_rejects: Annotated[str, typer.Option(help="Stop above this share of bad inputs.")] = "1%",
     decode: Annotated[
-        bool, typer.Option(help="Decode every pixel while checking: thorough and slow.")
-    ] = False,
+        bool, typer.Option(help="Decode every picture once, to refuse those broken inside.")
+    ] = True,
     append: Annotated[bool, typer.Option(help="Add to a dataset that is there.")] = False,
     teacher: Annotated[
         str | None, typer.Option(help="Keep this vision model's features, too: hf:NAME, folder.")

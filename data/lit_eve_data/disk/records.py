@@ -162,7 +162,7 @@ def decode(blob: bytes | memoryview) -> Sample:
 
 def _decode(data: bytes, form: str) -> Pixels:
     """Pixels (H, W, 3) of an image file held in memory."""
-    if form == "jpeg" and (fast := _simplejpeg()) is not None:
+    if form == "jpeg" and (fast := fast_jpeg()) is not None:
         try:
             return cast(Pixels, fast.decode_jpeg(data, "RGB"))
         except ValueError as error:
@@ -178,7 +178,7 @@ def _decode(data: bytes, form: str) -> Pixels:
         ) from error
 
 
-def _simplejpeg() -> Any:
+def fast_jpeg() -> Any:
     """The fast JPEG decoder if it is installed (2.7 times Pillow), else None."""
     try:
         return importlib.import_module("simplejpeg")

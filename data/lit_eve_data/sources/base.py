@@ -126,8 +126,8 @@ class FileOptions:
     """Use only the first inputs; None uses all."""
     max_side: int | None = None
     """Longer images are scaled down to it; None keeps all sizes."""
-    decode: bool = False
-    """Decode every pixel while checking."""
+    decode: bool = True
+    """Decode every image once while checking."""
     seed: int = 0
     """Of the order."""
 

@@ -189,7 +189,7 @@ def checked(directory: Path, good: dict[bytes, str]) -> Counter[str]:
                 try:
                     assert image.pixels().shape == (image.height, image.width, 3)
                 except BadSampleError:
-                    found["used, but broken inside"] += 1  # only `--decode` looks there
+                    found["used, but broken inside"] += 1
                 said = sample.turns[-1]["content"] if sample.turns else ""
                 if image.data in good and said.startswith("answer"):
                     assert said.startswith(good[image.data])
@@ -212,4 +212,5 @@ def test_whatever_comes_is_used_or_refused_with_a_reason(tmp_path: Path) -> None
     print(*(f"{count:>7}  {what}" for what, count in total.most_common()), sep="\n")
     assert total["used"] > CASES
     assert total["refused, no reason"] == 0
+    assert total["used, but broken inside"] == 0
     assert total["error"] <= CASES // 20  # what no check of ours names should be rare

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from lit_eve_data.disk.records import BadSampleError
+from lit_eve_data.sources import validation
 from lit_eve_data.sources.validation import (
     ImageRules,
     check_image,
@@ -45,6 +46,8 @@ def bomb() -> bytes:
     )
 
 
+TURNED = Image.Exif()
+TURNED[0x0112] = 6  # by a quarter
 JPEG, PNG, WEBP = (file(picture(), form) for form in ("JPEG", "PNG", "WEBP"))
 
 
@@ -107,9 +110,7 @@ def test_what_is_transparent_shows_white_paper() -> None:
 
 
 def test_photographs_stand_upright() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    stored = check_image(file(picture(), "JPEG", exif=exif, quality=95), RULES)
+    stored = check_image(file(picture(), "JPEG", exif=TURNED, quality=95), RULES)
     assert (stored.height, stored.width) == (60, 40)
     upright = np.asarray(picture().rotate(-90, expand=True), int)
     assert np.abs(stored.pixels() - upright).mean() < 3
@@ -128,9 +129,37 @@ def test_a_flip_inside_compressed_pixels_is_found_by_decoding() -> None:
         b"IDAT" + body + struct.pack(">I", zlib.crc32(b"IDAT" + body)),
         broken + struct.pack(">I", zlib.crc32(broken)),
     )
-    assert check_image(data, RULES).data == data  # its checksum is right: whole, as far as seen
-    with pytest.raises(BadSampleError, match="cannot be decoded"):
-        check_image(data, ImageRules(decode=True))
+    # Its checksum is right: whole, as far as is seen without decoding.
+    assert check_image(data, ImageRules(decode=False)).data == data
+    with pytest.raises(BadSampleError, match="cannot be decoded") as caught:
+        check_image(data, RULES)
+    assert caught.value.reason == "damaged"
+
+
+@pytest.mark.parametrize("options", [{}, {"exif": TURNED}, {"progressive": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_broken_inside_is_refused_by_default(mode: str, options: dict[str, Any]) -> None:
+    data = file(picture(mode=mode), "JPEG", **options)
+    assert check_image(data, RULES).pixels().shape[2] == 3
+    middle = data.index(b"\xff\xda") + 20  # a few bytes into the first scan
+    broken = data[:middle] + data[-2:]  # the end mark is there, the picture is missing
+    with pytest.raises(BadSampleError, match="cannot be decoded") as caught:
+        check_image(broken, RULES)
+    assert caught.value.reason == "damaged"
+    if mode == "RGB" and not options:
+        assert check_image(broken, ImageRules(decode=False)).data == broken
+
+
+def test_without_the_fast_decoder_pillow_looks_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "fast_jpeg", lambda: None)
+    assert check_image(JPEG, RULES).data == JPEG
+    asked: list[tuple[int, int]] = []
+    load = Image.Image.load
+    monkeypatch.setattr(
+        "PIL.ImageFile.ImageFile.load", lambda self: (asked.append(self.size), load(self))[1]
+    )
+    check_image(JPEG, RULES)
+    assert asked == [(8, 5)]
 
 
 @pytest.mark.parametrize("text", [None, 3, b"x", json.loads('"\\ud800"')])
