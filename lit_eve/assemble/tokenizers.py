@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
+from lit_eve.assemble.vision_language import SIZES
 from lit_eve.losses.likelihood import Likelihood, absolute, logit_laplace, squared
 from lit_eve.losses.perceptual import PerceptualLoss
 from lit_eve.models.tokenizers import convolutional, dalle
@@ -37,6 +38,8 @@ from lit_eve_callbacks.annealing import Annealing
 from lit_eve_callbacks.codebook import CodebookWatch
 from lit_eve_callbacks.reconstructions import Reconstructions
 from lit_eve_callbacks.weight_averaging import WeightAveraging
+from lit_eve_data.encoding.crops import Crop
+from lit_eve_data.encoding.images import SizePolicy
 
 CHANNELS = 3
 """Red, green and blue."""
@@ -157,6 +160,17 @@ LIKELIHOODS: Mapping[str, tuple[Callable[[], PixelSpace], Likelihood]] = {
     "l1": (PlainPixels, absolute),
     "l2": (PlainPixels, squared),
 }
+
+
+FRAMES: Mapping[str, Callable[[Options], SizePolicy | Crop]] = {
+    **SIZES,
+    "crop": lambda size: Crop(size.edge, size.zoom, size.flip),
+}
+
+
+def sizes(options: tokenizers.TokenizerImages) -> SizePolicy | Crop:
+    """How pictures get their size."""
+    return FRAMES[options.size.type](options.size)
 
 
 def build_quantizer(options: tokenizers.ImageTokenizer) -> Quantizer:

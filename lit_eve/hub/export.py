@@ -17,8 +17,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from lit_eve import assemble
-from lit_eve.assemble.tokenizers import build_tokenizer
-from lit_eve.assemble.vision_language import SIZES
+from lit_eve.assemble.tokenizers import build_tokenizer, sizes
 from lit_eve.checkpoints import read_weights
 from lit_eve.hub.building import plain
 from lit_eve.hub.card import CARD, model_card
@@ -123,8 +122,7 @@ def write_image_tokenizer(folder: Path, kind: Tokenizer, stage: str, file: Path)
         model = LitEveImageTokenizer(ImageTokenizerConfig(experiment=plain(options)))
         stride = build_tokenizer(options).stride
     _write(folder, model, _weights(kind, stage, file), kind, file)
-    size = SIZES[options.images.size.type](options.images.size)
-    LitEvePixelProcessor.of(stride, size).save_pretrained(folder)
+    LitEvePixelProcessor.of(stride, sizes(options.images)).save_pretrained(folder)
 
 
 def shapes_of(model: VisionLanguageModel) -> dict[str, PretrainedConfig]:

@@ -17,6 +17,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import load_image
 
 from lit_eve_data.batches import ImageLayout
+from lit_eve_data.encoding.crops import Crop, framed
 from lit_eve_data.encoding.images import (
     Area,
     ImageCutter,
@@ -24,15 +25,15 @@ from lit_eve_data.encoding.images import (
     Native,
     SizePolicy,
     Square,
-    resize,
 )
 from lit_eve_data.sources.validation import plain_rgb
 
-_SIZES: Mapping[str, type[SizePolicy]] = {
+_SIZES: Mapping[str, type[SizePolicy | Crop]] = {
     "native": Native,
     "longest_edge": LongestEdge,
     "area": Area,
     "square": Square,
+    "crop": Crop,
 }
 _PLAIN = {"patch": 16, "pool": 1, "cls": False, "row_end": False}
 
@@ -119,7 +120,7 @@ class LitEvePixelProcessor(BaseImageProcessor):
         self.size_policy = dict(size_policy or {"type": "native"})
 
     @classmethod
-    def of(cls, stride: int, size: SizePolicy) -> LitEvePixelProcessor:
+    def of(cls, stride: int, size: SizePolicy | Crop) -> LitEvePixelProcessor:
         """The same as a run's own sizes."""
         return cls(stride, {"type": _name_of(size), **vars(size)})
 
@@ -130,7 +131,7 @@ class LitEvePixelProcessor(BaseImageProcessor):
         return self.preprocess(images, return_tensors)
 
     def preprocess(self, images: Any, return_tensors: str | None = None) -> BatchFeature:
-        """`pixel_values`, (B, 3, H, W) in [0, 1], sides resized to whole cells.
+        """`pixel_values`, (B, 3, H, W) in [0, 1]: sides of whole cells, or the middle of each.
 
         Args:
             images: pictures, paths or addresses, nested in any way.
@@ -140,10 +141,8 @@ class LitEvePixelProcessor(BaseImageProcessor):
             ValueError: if the pictures get several sizes, or another kind of tensor is asked for.
         """
         only_torch(return_tensors)
-        policy, fitted = _policy(self.size_policy), []
-        for picture in pictures(images):
-            target = policy.target(picture.height, picture.width, self.stride)
-            fitted.append(resize(np.asarray(picture), *target))
+        policy, given = _policy(self.size_policy), pictures(images)
+        fitted = [framed(np.asarray(picture), policy, self.stride) for picture in given]
         sizes = {pixels.shape for pixels in fitted}
         if len(sizes) != 1:
             raise ValueError(
@@ -183,9 +182,9 @@ def only_torch(return_tensors: str | None) -> None:
         raise ValueError(f"return_tensors={return_tensors!r}: these models read torch's. Say 'pt'.")
 
 
-def _name_of(size: SizePolicy) -> str:
+def _name_of(size: SizePolicy | Crop) -> str:
     return next(name for name, policy in _SIZES.items() if isinstance(size, policy))
 
 
-def _policy(options: Mapping[str, Any]) -> SizePolicy:
+def _policy(options: Mapping[str, Any]) -> Any:
     return _SIZES[options["type"]](**{k: v for k, v in options.items() if k != "type"})

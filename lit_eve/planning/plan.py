@@ -18,7 +18,7 @@ from torch import nn
 from lit_eve.planning.memory import FLOAT, StepMemory
 from lit_eve.schema import Experiment
 from lit_eve.schema.foundations import TextModel
-from lit_eve.schema.images import Area, LongestEdge, Size, Square
+from lit_eve.schema.images import Area, Crop, LongestEdge, SizeOrCrop, Square
 from lit_eve.schema.training import Stage
 from lit_eve.tasks.optimizers import FROZEN, part_of
 
@@ -180,7 +180,7 @@ def _words(options: Any) -> str:
     return f"{lr}" + (f" from step {options.thaw}" if options.thaw else "")
 
 
-def largest_side(experiment: Experiment, size: Size | None = None) -> int:
+def largest_side(experiment: Experiment, size: SizeOrCrop | None = None) -> int:
     """Side of the image that is counted: the largest the size policy makes, or the data has.
 
     Args:
@@ -192,9 +192,9 @@ def largest_side(experiment: Experiment, size: Size | None = None) -> int:
     return max(1, _edge(experiment, size or model.images.size) // model.cell) * model.cell
 
 
-def _edge(experiment: Experiment, size: Size) -> int:
+def _edge(experiment: Experiment, size: SizeOrCrop) -> int:
     match size:
-        case LongestEdge(edge=edge) | Square(edge=edge) | Area(max_side=edge):
+        case LongestEdge(edge=edge) | Square(edge=edge) | Crop(edge=edge) | Area(max_side=edge):
             return edge
     sides = [getattr(options, "sides", (224, 224)) for options in experiment.datasets.values()]
     return max(high for _, high in sides)

@@ -13,7 +13,7 @@ from lit_eve.schema.base import Strict
 from lit_eve.schema.benchmark_data import Source
 from lit_eve.schema.datasets import Dataset
 from lit_eve.schema.experiment import Experiment
-from lit_eve.schema.images import Size
+from lit_eve.schema.images import SizeOrCrop
 from lit_eve.schema.language_models import LanguageModel, Text
 from lit_eve.schema.metrics import Metric
 from lit_eve.schema.patch_embeddings import PatchEmbedding
@@ -29,7 +29,7 @@ FAMILIES: Mapping[str, Any] = {
     "teachers": Teacher,
     "encoders": Encoder,
     "quantizers": Quantizer,
-    "picture sizes": Size,
+    "picture sizes": SizeOrCrop,
     "datasets": Dataset,
     "questions": Source,
     "metrics": Metric,

@@ -10,6 +10,7 @@ from pydantic import Field
 from lit_eve.schema.base import Finding, FromList, Positive, PositiveReal, Strict
 
 Triple = FromList[tuple[float, float, float]]
+AtLeastOne = Annotated[float, Field(ge=1)]
 PositiveTriple = FromList[tuple[PositiveReal, PositiveReal, PositiveReal]]
 
 
@@ -62,8 +63,33 @@ class Square(Strict):
     """Pixels of either edge."""
 
 
+class Crop(Strict):
+    """A square cut out: at random in training, the middle for evaluation."""
+
+    type: Literal["crop"]
+    edge: Positive
+    """Pixels of either edge."""
+    zoom: FromList[tuple[AtLeastOne, AtLeastOne]] = (1.0, 1.0)
+    """In training the shorter edge becomes `edge` times a number drawn between these before the
+    square is cut, but never larger than it was. DALL-E: [1.125, 1.5]."""
+    flip: bool = False
+    """Mirror half of the pictures in training; not where they hold writing."""
+
+    def findings(self) -> Iterator[Finding]:
+        """From less to more."""
+        if self.zoom[0] > self.zoom[1]:
+            yield Finding(
+                ("zoom",),
+                f"{self.zoom[0]:g} to {self.zoom[1]:g} is no range",
+                f"Write the smaller first: [{self.zoom[1]:g}, {self.zoom[0]:g}].",
+            )
+
+
 Size = Annotated[Native | LongestEdge | Area | Square, Field(discriminator="type")]
 """A size policy."""
+
+SizeOrCrop = Annotated[Native | LongestEdge | Area | Square | Crop, Field(discriminator="type")]
+"""A size policy, or squares cut out: for what is trained on pixels alone."""
 
 
 class Images(Strict):

@@ -9,7 +9,7 @@ from lit_eve.schema.base import Finding, Path
 from lit_eve.schema.datasets import Scenes
 from lit_eve.schema.experiment import Experiment, VisionLanguageExperiment
 from lit_eve.schema.foundations import Contrastive, TextModel
-from lit_eve.schema.images import Size
+from lit_eve.schema.images import SizeOrCrop
 from lit_eve.schema.models import EncoderFree, EncoderModel
 from lit_eve.schema.tokenizers import ImageTokenizer
 from lit_eve.schema.training import LanguageStage
@@ -20,7 +20,7 @@ def whole_cells(experiment: Experiment) -> Iterator[Finding]:
     model = experiment.model
     if isinstance(model, TextModel):
         return
-    places: dict[Path, Size] = {("model", "images", "size"): model.images.size}
+    places: dict[Path, SizeOrCrop] = {("model", "images", "size"): model.images.size}
     for name, stage in experiment.trained.items():
         own = getattr(stage, "size", None)
         if own is not None:
@@ -38,10 +38,10 @@ def whole_cells(experiment: Experiment) -> Iterator[Finding]:
                 yield replace(finding, involved=(*finding.involved, ("model", "images", "size")))
 
 
-def _limit(size: Size) -> int:
+def _limit(size: SizeOrCrop) -> int:
     """Pixels of the side that a policy sets; 0 if pictures keep their own."""
     match size.type:
-        case "longest_edge" | "square":
+        case "longest_edge" | "square" | "crop":
             return size.edge
         case "area":
             return size.max_side

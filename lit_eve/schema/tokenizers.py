@@ -16,7 +16,7 @@ from lit_eve.schema.base import (
     PositiveReal,
     Strict,
 )
-from lit_eve.schema.images import Native, Size
+from lit_eve.schema.images import Native, SizeOrCrop
 from lit_eve.schema.quantizers import Quantizer
 from lit_eve.schema.units import StepsFromZero
 
@@ -97,8 +97,8 @@ class Discriminator(Strict):
 class TokenizerImages(Strict):
     """Pictures as the tokenizer sees them: pixels from 0 to 1."""
 
-    size: Size = Native(type="native")
-    """Size policy: native, longest_edge, area or square."""
+    size: SizeOrCrop = Native(type="native")
+    """Size policy: native, longest_edge, area or square; or crop, cut at random in training."""
 
 
 class ImageTokenizer(Strict):

@@ -32,6 +32,7 @@ from lit_eve.checkpoints.atomic import write_checkpoint
 from lit_eve.checkpoints.files import checkpoint_name
 from lit_eve.hub.configuration import FORMAT
 from lit_eve.hub.export import export
+from lit_eve.hub.image_processing import LitEvePixelProcessor
 from lit_eve.inference.assistant import ask
 from lit_eve.inference.opening import vision_language
 from lit_eve.models.generation import Sampling, generate
@@ -41,6 +42,7 @@ from lit_eve.schema import VisionLanguageExperiment, load
 from lit_eve.strategies.saving import ShardWriter
 from lit_eve_data.batches import PackedBatch
 from lit_eve_data.disk.records import StoredImage
+from lit_eve_data.encoding.crops import Crop
 from lit_eve_data.encoding.vocabulary import bytes_text
 from lit_eve_data.packing.rows import Item, collate
 from tests.files import QUICKSTART
@@ -309,6 +311,14 @@ def test_an_image_tokenizer_gives_the_same_codes_and_pictures(name: str, tmp_pat
     assert codes.unique().numel() > 1
     torch.testing.assert_close(tokenizer.decode(codes), model.decode(codes), rtol=0, atol=1e-6)
     assert torch.equal(tokenizer(pixel_values=pixels).codes, codes)
+
+
+def test_pictures_that_were_cropped_in_training_are_cropped_in_the_middle(tmp_path: Path) -> None:
+    LitEvePixelProcessor.of(8, Crop(16, (1.0, 1.5), flip=True)).save_pretrained(tmp_path)
+    shown = [picture(3, 16, 24), picture(4, 40, 16)]
+    pixels = PIXELS.from_pretrained(tmp_path)(shown)["pixel_values"]  # (2, 3, 16, 16)
+    middles = [np.asarray(shown[0])[:, 4:20], np.asarray(shown[1])[12:28]]
+    assert torch.equal(pixels, torch.from_numpy(np.stack(middles)).permute(0, 3, 1, 2) / 255)
 
 
 def test_a_folder_that_holds_something_is_not_written_to(exported: Path) -> None:

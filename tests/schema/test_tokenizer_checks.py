@@ -53,6 +53,18 @@ def tokenizer(write: Write) -> Path:
             "Choose 56 or 64, or change model.encoder.",
         ),
         (
+            "model.images.size={type: crop, edge: 60}",
+            "model.images.size.edge",
+            "60 px cannot be cut into cells of 8 px",
+            "Choose 56 or 64, or change model.encoder.",
+        ),
+        (
+            "model.images.size={type: crop, edge: 64, zoom: [1.5, 1.125]}",
+            "model.images.size.zoom",
+            "1.5 to 1.125 is no range",
+            "Write the smaller first: [1.125, 1.5].",
+        ),
+        (
             "model.encoder.attention=[4]",
             "model.encoder.attention.0",
             "there is no level 4 among 4",

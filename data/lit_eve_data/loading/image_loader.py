@@ -15,40 +15,11 @@ import torch
 from lit_eve_data.batches import ImageBatch
 from lit_eve_data.disk.reading import RecordView
 from lit_eve_data.disk.records import BadSampleError, Pixels
-from lit_eve_data.encoding.images import SizePolicy, resize
+from lit_eve_data.encoding.crops import Crop, framed
+from lit_eve_data.encoding.images import SizePolicy
 from lit_eve_data.loading.resumable import ResumableLoader
 from lit_eve_data.loading.working import ALONE, Made, Share, make_all
 from lit_eve_data.packing.buckets import BucketPlan, BucketStep, ImageSource
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A square of `side` pixels cut at random, from the image scaled at random.
-
-    In training, the shorter edge becomes `side` times a factor drawn from `zoom`; for evaluation it
-    becomes `side`, and the middle is taken.
-
-    Source:
-        Ramesh et al. 2021, arXiv:2102.12092, listing 1, with zoom (9/8, 12/8); theirs first cuts a
-        square of the shorter edge.
-    """
-
-    side: int
-    zoom: tuple[float, float] = (1.0, 1.5)
-
-    def target(self, height: int, width: int, cell: int) -> tuple[int, int]:
-        """Height and width of the result."""
-        return self.side, self.side
-
-    def cut(self, pixels: Pixels, random: Random | None) -> Pixels:
-        """The crop of an image, its middle if there is no `random`."""
-        zoom = 1.0 if random is None else random.uniform(*self.zoom)
-        scale = self.side * zoom / min(pixels.shape[:2])
-        height, width = (max(self.side, round(edge * scale)) for edge in pixels.shape[:2])
-        scaled = resize(pixels, height, width)
-        spare = height - self.side, width - self.side
-        y, x = (s // 2 if random is None else random.randint(0, s) for s in spare)
-        return scaled[y : y + self.side, x : x + self.side]
 
 
 class ImageView:
@@ -64,10 +35,10 @@ class ImageView:
     """
 
     def __init__(self, view: RecordView, policy: SizePolicy | Crop, cell: int) -> None:
-        if isinstance(policy, Crop) and policy.side % cell:
+        if isinstance(policy, Crop) and policy.edge % cell:
             raise ValueError(
-                f"crops of {policy.side} px are no multiple of the {cell} px that become one code: "
-                f"use {policy.side // cell * cell or cell}."
+                f"crops of {policy.edge} px are no multiple of the {cell} px that become one code: "
+                f"use {policy.edge // cell * cell or cell}."
             )
         self.view = view
         self.policy = policy
@@ -96,10 +67,7 @@ class ImageView:
         """
         sample = self.view[int(self._places[image])]
         pixels = sample.images[int(self._numbers[image])].pixels()
-        if isinstance(self.policy, Crop):
-            return self.policy.cut(pixels, random)
-        height, width = self.policy.target(pixels.shape[0], pixels.shape[1], self.cell)
-        return resize(pixels, height, width)
+        return framed(pixels, self.policy, self.cell, random)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from lit_eve import assemble
 from lit_eve.assemble import tokenizers
-from lit_eve.assemble.vision_language import SIZES
 from lit_eve.checkpoints import read_weights
 from lit_eve.checkpoints.atomic import load_verified
 from lit_eve.models.tokenizers.image_tokenizer import ImageTokenizer, evaluating
@@ -179,7 +178,7 @@ class Tokenizer(Kind[TokenizerExperiment, ImageTokenizer]):
 
     def _view(self, data: str, split: str) -> ImageView:
         options = self.experiment.model
-        policy = SIZES[options.images.size.type](options.images.size)
+        policy = tokenizers.sizes(options.images)
         return ImageView(assemble.view(self.datasets, data, split), policy, options.cell)
 
     def _pass(

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ import torch
 from lit_eve_data.batches import ImageBatch
 from lit_eve_data.disk.reading import RecordStore
 from lit_eve_data.disk.records import BadSampleError, StoredImage
-from lit_eve_data.encoding.images import Native, Square, resize
-from lit_eve_data.loading.image_loader import Crop, ImageLoader, ImagePass, ImageView
+from lit_eve_data.encoding.crops import Crop
+from lit_eve_data.encoding.images import Native, Square
+from lit_eve_data.loading.image_loader import ImageLoader, ImagePass, ImageView
 from lit_eve_data.loading.working import Share
 from lit_eve_data.packing.buckets import BucketPlan
 
@@ -50,7 +50,7 @@ def test_pixels_are_those_of_the_images(scenes: RecordStore) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("policy", [Square(32), Crop(24)])
+@pytest.mark.parametrize("policy", [Square(32), Crop(24, (1.0, 1.5), flip=True)])
 def test_a_run_resumed_sees_the_same_crops(make: Make, policy: Any, workers: int) -> None:
     straight = make(policy)
     whole = [batch for _ in range(2) for batch in straight]
@@ -83,17 +83,17 @@ def test_a_batch_that_cannot_be_shared_equally_says_so(make: Make) -> None:
         make(share=Share(0, 5))
 
 
-def test_crops_are_pieces_of_the_scaled_image() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-    scaled = resize(image, 20, 30)
-    assert np.array_equal(Crop(20).cut(image, None), scaled[:, 5:25])
-    places = set()
-    for seed in range(40):
-        cut = Crop(20, zoom=(1.0, 1.0)).cut(image, Random(seed))
-        (place,) = (x for x in range(11) if np.array_equal(cut, scaled[:, x : x + 20]))
-        places.add(place)
-    assert places == set(range(11))
-    assert Crop(20, zoom=(2.0, 2.0)).cut(image, Random(0)).shape == (20, 20, 3)
+def test_every_epoch_has_other_crops_and_held_out_pictures_always_the_middle(
+    make: Make, scenes: RecordStore
+) -> None:
+    loader = make(Crop(24), steps=10)
+    first, second = (
+        {image.numpy().tobytes() for batch in loader for image in batch.pixels} for _ in range(2)
+    )
+    assert len(first) > 100
+    assert len(first & second) < len(first) / 10  # two epochs of the same 120 pictures
+    held = ImagePass(ImageView(scenes.view, Crop(24), 8), 8)
+    assert same(list(held), list(held))
 
 
 def test_a_pass_holds_every_image_once(scenes_directory: Path) -> None:
