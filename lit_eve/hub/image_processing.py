@@ -23,6 +23,7 @@ from lit_eve_data.encoding.images import (
     ImageCutter,
     LongestEdge,
     Native,
+    Resampler,
     SizePolicy,
     Square,
 )
@@ -46,6 +47,7 @@ class LitEveImageProcessor(BaseImageProcessor):
         size_policy: name of the size policy as `type`, and its numbers.
         image_mean: of each channel, on pixels in [0, 1].
         image_std: of each channel, on pixels in [0, 1].
+        resampler: who scales pictures, torch or pillow.
     """
 
     model_input_names = ["pixel_values", "image_grids"]  # noqa: RUF012  # as its base class
@@ -56,18 +58,20 @@ class LitEveImageProcessor(BaseImageProcessor):
         size_policy: Mapping[str, Any] | None = None,
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
+        resampler: Resampler = "pillow",  # of models exported before there was a choice
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.layout = dict(layout or _PLAIN)
         self.size_policy = dict(size_policy or {"type": "native"})
         self.image_mean, self.image_std = list(image_mean), list(image_std)
+        self.resampler = resampler
 
     @classmethod
     def of(cls, cutter: ImageCutter) -> LitEveImageProcessor:
         """The same as a run's own cutter."""
         size = {"type": _name_of(cutter.size), **vars(cutter.size)}
-        return cls(dict(vars(cutter.layout)), size, cutter.mean, cutter.std)
+        return cls(dict(vars(cutter.layout)), size, cutter.mean, cutter.std, cutter.resampler)
 
     @property
     def cutter(self) -> ImageCutter:
@@ -78,6 +82,7 @@ class LitEveImageProcessor(BaseImageProcessor):
             _policy(self.size_policy),
             (mean[0], mean[1], mean[2]),
             (std[0], std[1], std[2]),
+            self.resampler,
         )
 
     def __call__(  # type: ignore[override]  # no option would be heard

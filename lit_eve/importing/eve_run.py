@@ -111,7 +111,12 @@ def _experiment(target: Path, imported: Imported, images: Mapping[str, Any]) -> 
         "type": "encoder_free",
         "language_model": decoder,
         "patch_embedding": imported.patch_embedding,
-        "images": {"size": dict(images), "mean": list(MEAN), "std": list(STD)},
+        "images": {
+            "size": dict(images),
+            "mean": list(MEAN),
+            "std": list(STD),
+            "resize": "pillow",  # as it was trained
+        },
     }
     experiment: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9_-]", "-", target.name).lstrip("-_") or STAGE,

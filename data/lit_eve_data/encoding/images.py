@@ -112,15 +112,15 @@ Resampler = Literal["pillow", "torch"]
 """Who scales pictures: see `resize`."""
 
 
-def resize(pixels: Pixels, height: int, width: int, by: Resampler = "pillow") -> Pixels:
+def resize(pixels: Pixels, height: int, width: int, by: Resampler = "torch") -> Pixels:
     """Bicubic with antialiasing, (H, W, 3) to (height, width, 3), both uint8.
 
     Args:
         pixels: the picture.
         height: of the result.
         width: of the result.
-        by: pillow: what published models were trained on. torch: takes a third of the time, and
-            differs from it by at most 2 of 255.
+        by: torch: the same filter in whole numbers, an eighth of Pillow's time. pillow: what
+            published models were trained on; the two differ by at most 2 of 255.
     """
     if pixels.shape[:2] == (height, width):
         return pixels
@@ -128,7 +128,8 @@ def resize(pixels: Pixels, height: int, width: int, by: Resampler = "pillow") ->
         image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
         return np.asarray(image)
     own = pixels if pixels.flags.writeable else pixels.copy()  # torch would warn of the others
-    given = torch.from_numpy(own).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    # Strides of channels last, also of the first axis: else torch would copy in and out of it.
+    given = torch.from_numpy(own)[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
     scaled = torch.nn.functional.interpolate(
         given, size=(height, width), mode="bicubic", antialias=True
     )
@@ -151,7 +152,7 @@ class ImageCutter:
     size: SizePolicy
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    resampler: Resampler = "pillow"
+    resampler: Resampler = "torch"
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of windows of an image of that size."""
