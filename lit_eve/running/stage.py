@@ -12,6 +12,7 @@ from torch import nn
 
 from lit_eve.checkpoints import newest, read_weights, write_weights
 from lit_eve.planning.plan import StagePlan
+from lit_eve.running.going_on import newest_for_all
 from lit_eve.running.kinds import Feed, Kind
 from lit_eve.running.lineage import record_stage
 from lit_eve.running.mixture import MixtureShares
@@ -72,7 +73,8 @@ def train_stage(kind: Kind[Any, Any], plan: StagePlan) -> dict[str, Any]:
     directory, name = kind.directory, plan.name
     started = time.time()
     model = build_model(kind, name)
-    world = launch(kind.experiment.hardware).world_size
+    spread = launch(kind.experiment.hardware)
+    world = spread.world_size
     feed = kind.feed(name, Share(environment_rank(), world, kind.micro_batches(name, world)))
     logger = SpoolLogger(directory.stage(name))
     record_stage(kind, name, logger.spool)
@@ -82,7 +84,7 @@ def train_stage(kind: Kind[Any, Any], plan: StagePlan) -> dict[str, Any]:
     own += [ShowBatch(partial(kind.drawn, name), logger), MixtureShares(feed.loader)]
     callbacks = make_callbacks(kind, plan, feed, stopping, own)
     trainer = make_trainer(kind, name, feed, callbacks, logger)
-    checkpoint = newest(directory.checkpoints(name), report=kind.console.print)
+    checkpoint = newest_for_all(directory.checkpoints(name), spread, kind.console.print)
     if checkpoint is not None:
         kind.console.print(f"  resuming from {checkpoint.name}")
     with contextlib.suppress(Stopped):
@@ -108,8 +110,6 @@ def finish_stage(
 ) -> dict[str, Any]:
     """Write the final weights, examine them on unseen data, sum up."""
     directory = kind.directory
-    last = newest(directory.checkpoints(name), report=kind.console.print)
-    assert last is not None  # the callback saves the last step or fit raises
     summary: dict[str, Any] = {
         "state": "finished",
         "steps": feed.steps,
@@ -119,6 +119,8 @@ def finish_stage(
         "val/loss": round(float(trainer.callback_metrics.get("val/loss", float("nan"))), 4),
     }
     if trainer.is_global_zero:
+        last = newest(directory.checkpoints(name), report=kind.console.print)
+        assert last is not None  # the callback saves the last step or fit raises
         write_weights(directory.weights(name), kind.final_weights(last))
     trainer.strategy.barrier()
     if not isinstance(trainer.strategy, ShardedStrategy):
