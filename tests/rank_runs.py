@@ -8,16 +8,20 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest.mock import patch
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 
+from lit_eve.checkpoints import AtomicCheckpointIO, files
 from lit_eve.running import directory as run_directory
-from lit_eve.running import run, stage
+from lit_eve.running import micro_batch, run, stage
 from lit_eve.running.directory import RunDirectory
+from lit_eve.running.dry_steps import DryRun
+from lit_eve.running.going_on import newest_for_all
+from lit_eve.strategies import Launch
 from lit_eve_callbacks.stop_on_signal import StopOnSignal
 
 EXPERIMENT = """\
@@ -31,10 +35,10 @@ model:
   teacher: {type: random, width: 16, depth: 2, heads: 2, patch: 8, image: 16}
 loss: {alignment: {weight: 1.0}}
 datasets:
-  scenes: {type: scenes, train: 64, val: 8, test: 8, cell: 8, sides: [16, 24], digits: [1, 1],
+  scenes: {type: scenes, train: 64, val: 16, test: 16, cell: 8, sides: [16, 24], digits: [1, 1],
            glyphs: [14], kinds: {caption/digits: 1, question/read: 1}}
 defaults:
-  batch: 10
+  batch: 16
   tokens_per_row: 128
   optimizer: {type: adamw, schedule: constant, warmup: 0 steps, eps: 1e-3}
 stages:
@@ -61,12 +65,45 @@ class StopsItself(StopOnSignal):
             signal.raise_signal(signal.SIGTERM)
 
 
+class ScriptedSteps:
+    """A row takes 100 bytes; devices have room for two rows, the last one for one."""
+
+    room = (220, 110)
+
+    def __init__(self, run: DryRun) -> None:
+        last = run.local_rank == run.devices - 1
+        self.limit = self.room[int(last)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        pass
+
+    def peak(self, rows: int) -> int | None:
+        return 100 * rows if 100 * rows <= self.limit else None
+
+
+def no_room_on_the_last(file: Path, runs: Path, data: Path, changes: tuple[str, ...]) -> str:
+    """What everybody is told."""
+    with patch.object(ScriptedSteps, "room", (220, 90)):
+        try:
+            start(file, runs, data, changes)
+        except ValueError as error:
+            return str(error)
+    return ""
+
+
 def start(
     file: Path, runs: Path, data: Path, changes: tuple[str, ...] = (), stop: bool = False
 ) -> str:
     """The run's directory, or by what signal it ended."""
     stopping = StopsItself if stop else StopOnSignal
-    with _own_directory(), patch.object(stage, "StopOnSignal", stopping):
+    with (
+        _own_directory(),
+        patch.object(stage, "StopOnSignal", stopping),
+        patch.object(micro_batch, "DrySteps", ScriptedSteps),
+    ):
         try:
             directory = run.start(
                 file,
@@ -97,6 +134,22 @@ def named_before_there_is_a_group(root: Path, port: int) -> str:
         patch.object(torch.distributed, "is_initialized", lambda: False),
     ):
         return str(run_directory.create(root, "demo").path)
+
+
+def found_and_loaded(directory: Path) -> tuple[str, int]:
+    """What this rank goes on from, and how many files it has hashed for that."""
+    hashed: list[Path] = []
+    hash_of = files.sha256_of
+
+    def counted(file: Path) -> str:
+        hashed.append(file)
+        return hash_of(file)
+
+    with patch.object(files, "sha256_of", counted):
+        found = newest_for_all(directory, Launch(2, 1, "torchrun"), lambda message: None)
+        assert found is not None
+        AtomicCheckpointIO().load_checkpoint(found)
+    return found.name, len(hashed)
 
 
 def silent() -> Console:

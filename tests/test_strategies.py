@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from lit_eve.checkpoints import read_weights, write_weights
@@ -34,7 +32,6 @@ from lit_eve.strategies import (
     gather_weights,
     usable_weights,
 )
-from lit_eve.strategies.batch_size import MARGIN, largest_that_fits, predict
 from lit_eve.strategies.blocks import unique_blocks
 from lit_eve.strategies.machine import check_machine
 from lit_eve.strategies.slurm import Job, job_script
@@ -191,50 +188,6 @@ def test_weights_of_a_whole_model_are_gathered_and_used_as_they_are() -> None:
         gathered = gather_weights(model)
     assert set(gathered) == {"weight", "bias"}
     assert torch.equal(gathered["weight"], model.weight)
-
-
-@settings(deadline=None)
-@given(
-    base=st.integers(0, 400),
-    linear=st.integers(1, 30),
-    square=st.floats(0, 0.5),
-    step=st.sampled_from([1, 8, 64]),
-)
-def test_the_largest_batch_is_found_without_ever_trying_one_that_does_not_fit(
-    base: int, linear: int, square: float, step: int
-) -> None:
-    limit = 100_000
-    tried: list[int] = []
-
-    def peak(size: int) -> int:
-        return int(base + linear * size + square * size * size)
-
-    def measure(size: int) -> int:
-        tried.append(size)
-        return peak(size)
-
-    found = largest_that_fits(measure, limit, smallest=step, step=step)
-    allowed = limit * (1 - MARGIN)
-    assert found % step == 0
-    assert found in tried
-    assert all(peak(size) <= limit for size in tried)
-    assert peak(found) <= allowed < peak(found + step) + linear * step
-
-
-def test_nobody_asks_beyond_the_largest_size() -> None:
-    assert largest_that_fits(lambda size: size, 10**9, smallest=64, step=64, largest=1000) == 960
-
-
-def test_one_size_that_does_not_fit_says_what_to_change() -> None:
-    with pytest.raises(ValueError, match=r"needs 2\.00 GiB of 1\.00.*activation_checkpointing"):
-        largest_that_fits(lambda size: 2**31, 2**30, smallest=8)
-
-
-def test_a_prediction_follows_a_line_or_a_parabola() -> None:
-    assert predict({2: 10}, 4) == 40
-    assert predict({2: 10, 4: 14}, 8) == 22
-    assert predict({1: 1, 2: 4, 4: 16}, 8) == 64
-    assert predict({1: 10, 2: 12, 4: 14}, 8) == 18  # bends down: the line is the safe side
 
 
 def test_a_job_script_runs_first_and_resumes_after_every_requeue() -> None:

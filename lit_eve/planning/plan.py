@@ -130,9 +130,14 @@ def compare(plan: StagePlan, summary: Mapping[str, Any], console: Console) -> No
     )
 
 
-def as_json(plans: Sequence[StagePlan]) -> dict[str, Any]:
-    """The plan as it is kept in the run."""
-    return {plan.name: asdict(plan) for plan in plans}
+def as_json(plans: Sequence[StagePlan], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The plan as it is kept in the run.
+
+    Args:
+        plans: of all stages.
+        more: what else is known, by stage.
+    """
+    return {plan.name: asdict(plan) | (more or {}).get(plan.name, {}) for plan in plans}
 
 
 def quantity(value: float, unit: str = "") -> str:

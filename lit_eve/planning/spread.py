@@ -18,7 +18,8 @@ class Spread:
     offload: bool
     recompute: bool
     micro_batch: int | None
-    """Most rows that a device works on at once; None for its whole part of a step."""
+    """Most rows that a device works on at once; None for its whole part of a step, also where
+    it has not been found yet how many fit."""
 
     @classmethod
     def of(cls, hardware: Hardware, devices: int) -> Spread:
@@ -29,7 +30,7 @@ class Spread:
             max(1, devices // copies.get(hardware.strategy, devices)),
             hardware.offload,
             hardware.activation_checkpointing,
-            None if hardware.micro_batch == "auto" else hardware.micro_batch,
+            hardware.micro_batch if isinstance(hardware.micro_batch, int) else None,
         )
 
     def rounds(self, rows: int) -> int:

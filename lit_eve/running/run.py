@@ -10,6 +10,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lit_eve.planning import plan
 from lit_eve.running import directory as run_directory
+from lit_eve.running import micro_batch
 from lit_eve.running.directory import RunDirectory
 from lit_eve.running.kinds import Kind, kind_of
 from lit_eve.running.places import check_places
@@ -141,18 +143,21 @@ def execute(
     console.print(f"[bold]{experiment.name}[/bold] → {directory.path}", highlight=False)
     names = _stages_to_run(experiment, directory, first)
     kind = kind_of(experiment).prepare(experiment, directory, data, console)
-    devices = launch(experiment.hardware).world_size
-    plans = {name: kind.plan(name, devices) for name in experiment.trained}
+    spread = launch(experiment.hardware)
+    found = micro_batch.find(kind, [n for n in experiment.trained if n in names], spread, data)
+    kinds = {name: micro_batch.settled(kind, found.get(name)) for name in experiment.trained}
+    plans = {name: kinds[name].plan(name, spread.world_size) for name in experiment.trained}
     plan.show(list(plans.values()), console)
     if environment_rank() == 0:
-        directory.write_json("plan.json", plan.as_json(list(plans.values())))
+        sizes = {name: {micro_batch.KEY: asdict(size)} for name, size in found.items()}
+        directory.write_json("plan.json", plan.as_json(list(plans.values()), sizes))
     summaries: dict[str, Any] = {}
     with recorded(kind, plans, summaries):
         for name in experiment.stages:
             if name in names:
                 console.rule(f"stage {name}")
                 if name in plans:
-                    summaries[name] = train_stage(kind, plans[name])
+                    summaries[name] = train_stage(kinds[name], plans[name])
                     plan.compare(plans[name], summaries[name], console)
                 else:
                     summaries[name] = transform_stage(kind, name)

@@ -135,8 +135,8 @@ def check_hardware(experiment: Experiment) -> None:
     make_strategy(hardware, spread)
 
 
-def make_strategy(hardware: Hardware, spread: Launch) -> Strategy | str:
-    """Lightning's strategy for the file's words."""
+def make_strategy(hardware: Hardware, spread: Launch, hollow: bool = False) -> Strategy | str:
+    """Lightning's strategy for the file's words; hollow: shards of zeros, to be measured."""
     sharding = None
     if hardware.strategy in ("fsdp", "hsdp"):
         # Else a whole set of gradients would be kept while others are added to it.
@@ -144,6 +144,7 @@ def make_strategy(hardware: Hardware, spread: Launch) -> Strategy | str:
             replicate=hardware.replicate,
             offload=hardware.offload,
             reduce_every_micro_batch=True,
+            hollow=hollow,
         )
     return build_strategy(hardware.strategy, spread.devices, spread.nodes, sharding=sharding)
 

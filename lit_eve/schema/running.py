@@ -80,23 +80,28 @@ class Checkpoint(Strict):
     """Score by which one more is kept."""
 
 
-def _auto_or_at_least(least: int) -> Callable[[object], object]:
+def _word_or_at_least(least: int, *words: str) -> Callable[[object], object]:
     def check(value: object) -> object:
-        if value == "auto":
+        if value in words:
             return value
         if isinstance(value, int) and not isinstance(value, bool) and value >= least:
             return value
         raise MistakeError(
-            f"expected auto, or a whole number of at least {least}, found {shown(value)}"
+            f"expected {', '.join(words)}, or a whole number of at least {least}, found "
+            f"{shown(value)}"
         )
 
     return check
 
 
-AutoPositive = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_at_least(1))]
+AutoPositive = Annotated[Literal["auto"] | int, BeforeValidator(_word_or_at_least(1, "auto"))]
 """A whole number above 0, or `auto`."""
-AutoNonNegative = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_at_least(0))]
+AutoNonNegative = Annotated[Literal["auto"] | int, BeforeValidator(_word_or_at_least(0, "auto"))]
 """A whole number, 0 or more, or `auto`."""
+MicroBatch = Annotated[
+    Literal["auto", "largest"] | int, BeforeValidator(_word_or_at_least(1, "auto", "largest"))
+]
+"""A whole number above 0, `auto` or `largest`."""
 
 
 Machine = Literal["laptop", "1xgpu", "8xgpu", "cluster"]
@@ -134,9 +139,10 @@ class Hardware(Strict):
     """Machines."""
     strategy: Literal["auto", "ddp", "fsdp", "hsdp"] = "auto"
     """auto: one device, or ddp on several. fsdp shards the weights, hsdp keeps copies of shards."""
-    micro_batch: AutoPositive = "auto"
+    micro_batch: MicroBatch = "auto"
     """Most rows that a device works on at once; the rest of a step follows in further rounds, whose
-    gradients are added up. auto: its whole part of the step."""
+    gradients are added up. auto: its whole part of the step. largest: as many as fit, found by dry
+    steps before training."""
     replicate: Annotated[int, Field(ge=2)] | None = None
     """Copies under hsdp; one a machine when left out."""
     offload: bool = False
@@ -184,6 +190,13 @@ class Hardware(Strict):
                 ("offload",),
                 f"with `accelerator: {self.accelerator}` weights are in the host's memory already",
                 "Take `offload` out.",
+                (("accelerator",),),
+            )
+        if self.micro_batch == "largest" and self.accelerator == "mps":
+            yield Finding(
+                ("micro_batch",),
+                "an Apple GPU does not tell what a step takes at most, so nothing can be measured",
+                "Write a number, or `auto`.",
                 (("accelerator",),),
             )
         yield from self._copies_fit()

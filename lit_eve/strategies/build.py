@@ -26,6 +26,7 @@ class Sharding:
     sharded_checkpoints: bool = True
     background: bool = False
     reduce_every_micro_batch: bool = False
+    hollow: bool = False
 
     def __post_init__(self) -> None:
         if self.background and not self.sharded_checkpoints:
@@ -83,6 +84,7 @@ def build_strategy(
         sharded_checkpoints=sharding.sharded_checkpoints,
         background=sharding.background,
         reduce_every_micro_batch=sharding.reduce_every_micro_batch,
+        hollow=sharding.hollow,
         timeout=timeout,
     )
 

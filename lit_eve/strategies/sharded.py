@@ -34,7 +34,7 @@ from lit_eve.checkpoints.atomic import checked_name
 from lit_eve.strategies.blocks import unique_blocks
 from lit_eve.strategies.restoring import Stored
 from lit_eve.strategies.saving import ShardWriter, finish_together, together
-from lit_eve.strategies.weights import full_state, hand_out
+from lit_eve.strategies.weights import full_state, hand_out, hollow_out
 
 _STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
@@ -56,6 +56,7 @@ class ShardedStrategy(ModelParallelStrategy):
             written in the background by `AtomicCheckpointIO`.
         reduce_every_micro_batch: reduce gradients after every micro-batch of an accumulation, which
             costs traffic and saves the memory of one whole set of gradients.
+        hollow: shards of zeros, of a model on the meta device, to measure what training would take.
         timeout: after which a rank that waits gives up.
     """
 
@@ -67,6 +68,7 @@ class ShardedStrategy(ModelParallelStrategy):
         sharded_checkpoints: bool = True,
         background: bool = False,
         reduce_every_micro_batch: bool = False,
+        hollow: bool = False,
         timeout: timedelta = timedelta(minutes=30),
     ) -> None:
         super().__init__(
@@ -78,6 +80,7 @@ class ShardedStrategy(ModelParallelStrategy):
         )
         self.replicate = replicate
         self.reduce_every_micro_batch = reduce_every_micro_batch
+        self._hollow = hollow
         self._writer = ShardWriter(background)
         self._policy = MixedPrecisionPolicy(
             param_dtype=gather_dtype, reduce_dtype=torch.float32 if gather_dtype else None
@@ -99,9 +102,12 @@ class ShardedStrategy(ModelParallelStrategy):
         self.accelerator.setup(trainer)
         module = self._task
         if not isinstance(module, FSDPModule):
-            state = full_state(module)
+            state = {} if self._hollow else full_state(module)
             self._shard(module)
-            hand_out(module, state, self.root_device)
+            if self._hollow:
+                hollow_out(module, self.root_device)
+            else:
+                hand_out(module, state, self.root_device)
         self.model = self.precision_plugin.convert_module(module)
         self.model_to_device()
         offloaded = isinstance(self._offload, CPUOffloadPolicy)

@@ -57,6 +57,17 @@ def hand_out(module: nn.Module, state: Mapping[str, Tensor], device: torch.devic
             torch.distributed.broadcast(buffer, src=0)
 
 
+@torch.no_grad()
+def hollow_out(module: nn.Module, device: torch.device) -> None:
+    """Give a module on the meta device memory, and zeros in it: as large as weights, nothing more.
+
+    Zeros, because raw memory may hold an index that is out of range.
+    """
+    module.to_empty(device=device)
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.zero_()
+
+
 def gather_weights(module: nn.Module) -> dict[str, Tensor]:
     """All weights on the host of rank zero, nothing elsewhere; every rank must come here."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from safetensors.torch import load_file
 
 from lit_eve.checkpoints import consolidate, newest, read_weights
+from tests import rank_runs
+from tests.checkpoints.saved import save
 from tests.rank_pool import RankPool
 from tests.rank_scenarios import PARTS, Plan, difference, train
 from tests.tiny_training import same
@@ -72,6 +75,13 @@ def test_shards_consolidate_to_the_weights_that_training_ended_with(
     assert same(read_weights(checkpoint), ended)
     file = consolidate(checkpoint, tmp_path / "model.safetensors", prefix="model.")
     assert same({f"model.{name}": value for name, value in load_file(file).items()}, ended)
+
+
+def test_one_rank_hashes_and_the_other_takes_its_word(tmp_path: Path, two_ranks: RankPool) -> None:
+    save(tmp_path, 100)
+    os.truncate(save(tmp_path, 200), 50)
+    found = two_ranks.run(rank_runs.found_and_loaded, tmp_path)
+    assert found == [("step-00000100.ckpt", 1), ("step-00000100.ckpt", 0)]
 
 
 @pytest.mark.parametrize("name", ["__1_0.distcp", ".metadata", "meta.pt"])

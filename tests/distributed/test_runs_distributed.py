@@ -27,8 +27,14 @@ FORMS = {
     ),
     "ddp": ("hardware.devices=2", "hardware.strategy=ddp", "hardware.micro_batch=1"),
     "fsdp": ("hardware.devices=2", "hardware.strategy=fsdp", "hardware.micro_batch=1"),
+    "hsdp": (
+        *(
+            "hardware={accelerator: cpu, threads: 1, devices: 4, strategy: hsdp, replicate: 2, "
+            "micro_batch: largest}",
+        ),
+    ),
 }
-"""One process takes a step at once, two add up the gradients of rounds of one row each."""
+"""One process takes a step at once, more add up the gradients of rounds of one row each."""
 
 
 @dataclass
@@ -38,6 +44,7 @@ class Runs:
     root: Path
     data: Path
     ranks: RankPool
+    four_ranks: RankPool
     made: dict[tuple[str, bool], Path] = field(default_factory=dict)
 
     def __call__(self, form: str, stopped: bool = False) -> Path:
@@ -60,14 +67,20 @@ class Runs:
         if form == "alone":
             function(*arguments)  # type: ignore[operator]
         else:
-            self.ranks.run(function, *arguments)  # type: ignore[arg-type]
+            ranks = self.four_ranks if form == "hsdp" else self.ranks
+            ranks.run(function, *arguments, timeout=300)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, datasets: Path, two_ranks: RankPool) -> Runs:
+def runs(
+    tmp_path_factory: pytest.TempPathFactory,
+    datasets: Path,
+    two_ranks: RankPool,
+    four_ranks: RankPool,
+) -> Runs:
     root = tmp_path_factory.mktemp("forms")
     (root / "experiment.yaml").write_text(rank_runs.EXPERIMENT)
-    return Runs(root, datasets, two_ranks)
+    return Runs(root, datasets, two_ranks, four_ranks)
 
 
 def weights(run: Path) -> dict[str, Tensor]:
@@ -78,8 +91,8 @@ def weights(run: Path) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_train_and_examine_what_one_does(strategy: str, runs: Runs) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "hsdp"])
+def test_processes_train_and_examine_what_one_does(strategy: str, runs: Runs) -> None:
     alone, together = runs("alone"), runs(strategy)
     assert difference(weights(alone), weights(together)) < TOLERANCE
     assert (alone / "align" / "trace-steps-1-2.json.gz").is_file()
@@ -108,6 +121,26 @@ def test_a_run_goes_on_as_another(before: str, after: str, runs: Runs) -> None:
         strategy.replace("hardware.", "").replace("=", ": ")
         in (resumed / "experiment.yaml").read_text()
     )
+
+
+def test_all_ranks_take_as_many_rows_as_fit_on_the_smallest_and_the_plan_keeps_it(
+    runs: Runs,
+) -> None:
+    plan = json.loads((runs("hsdp") / "plan.json").read_text())
+    for stage in STAGES:
+        found = plan[stage]["micro_batch"]
+        assert (found["rows"], found["peak"], found["limit"]) == (1, 100, 110)
+        assert plan[stage]["rounds"] == 2  # 5 rows on 4 devices
+
+
+def test_a_device_without_room_for_a_row_is_the_same_error_on_all_ranks(
+    tmp_path: Path, runs: Runs, two_ranks: RankPool
+) -> None:
+    changes = ("hardware={accelerator: cpu, devices: 2, strategy: ddp, micro_batch: largest}",)
+    file = runs.root / "experiment.yaml"
+    told = two_ranks.run(rank_runs.no_room_on_the_last, file, tmp_path, runs.data, changes)
+    assert told[0] == told[1]
+    assert "stage align, in rows of 128 tokens: even a size of 1 needs more" in told[0]
 
 
 def test_ranks_that_have_not_met_open_the_same_folder(tmp_path: Path, two_ranks: RankPool) -> None:

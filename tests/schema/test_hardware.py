@@ -27,7 +27,8 @@ def test_a_value_beside_the_machine_is_stronger() -> None:
     ("override", "message", "suggestion"),
     [
         ("hardware.machine=2xgpu", "2xgpu", "8xgpu"),
-        ("hardware.micro_batch=0", "expected auto, or a whole number of at least 1", ""),
+        ("hardware.micro_batch=0", "expected auto, largest, or a whole number of at least 1", ""),
+        ("hardware={micro_batch: largest, accelerator: mps}", "nothing can be measured", "`auto`"),
         ("profile={steps: [15, 10]}", "there is no step from 15 to 10", "[10, 15]"),
         ("profile={steps: [4, 4]}", "there is no step from 4 to 4", "[4, 9]"),
     ],
@@ -57,7 +58,8 @@ def test_a_tiny_experiment_is_profiled_within_its_steps() -> None:
     assert small.profile.steps == (1, 3)
 
 
-def test_only_rows_of_tokens_come_in_micro_batches() -> None:
+@pytest.mark.parametrize("size", ["2", "largest"])
+def test_only_rows_of_tokens_come_in_micro_batches(size: str) -> None:
     file = QUICKSTART.parent / "tokenizer" / "vq_laptop.yaml"
     with pytest.raises(ExperimentErrors, match="parts of a batch"):
-        load(file, ["hardware.micro_batch=2"])
+        load(file, [f"hardware.micro_batch={size}"])

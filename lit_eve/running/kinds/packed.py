@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Generic
 
 from PIL import Image
@@ -21,6 +22,7 @@ from lit_eve.strategies import compile_blocks
 from lit_eve_data.batches import PackedBatch
 from lit_eve_data.disk.features import StoredTeacher
 from lit_eve_data.disk.reading import RecordView
+from lit_eve_data.loading.assembling import Assembler, RowsTask
 from lit_eve_data.loading.loader import PackedLoader
 from lit_eve_data.loading.passes import PackedPass
 from lit_eve_data.loading.working import Share
@@ -74,7 +76,14 @@ class Packed(Kind[E, M], Generic[E, M]):
                 workers,
                 self.teachers(name, views),
             ),
-            self.held_out(name, first, "val", HELD_OUT_SAMPLES, packing.rows_per_step, share),
+            self.held_out(
+                name,
+                first,
+                "val",
+                HELD_OUT_SAMPLES,
+                ceil(packing.rows_per_step / share.pieces),  # what training has at once
+                share,
+            ),
             steps,
             share.micro_batches,
             {
@@ -126,6 +135,16 @@ class Packed(Kind[E, M], Generic[E, M]):
             with progress_line(self.console, f"measuring {data}", "samples") as bar:
                 sources.append(self.encoder_of(name).lengths(data, view, weight, bar))
         return PackingPlan(sources, stage.tokens_per_row, stage.batch, self.experiment.seed)
+
+    def heaviest(self, name: str, rows: int) -> PackedBatch:
+        """A micro-batch of so many rows with as many pictures as the data has, to be tried."""
+        packing = self.packing(name)
+        views = [assemble.view(self.datasets, data, "train") for data in self.stage(name).data]
+        packs = packing.heaviest(rows)
+        make = Assembler(
+            views, self.encoder_of(name), packing.tokens_per_row, self.teachers(name, views)
+        )
+        return make(RowsTask(packs, packing.share(packs, 1))).batch
 
     def micro_batches(self, name: str, devices: int) -> int:
         """As many as `hardware.micro_batch` makes of a step's rows."""
