@@ -125,6 +125,12 @@ def checksum(blob: bytes) -> int:
     return int(_FRAME.unpack_from(blob)[1])
 
 
+def is_intact(blob: bytes | memoryview, expected: int) -> bool:
+    """Whether a blob carries that checksum, and is what it was made of; nothing is copied."""
+    _, stated = _FRAME.unpack_from(blob)
+    return bool(stated == expected == zlib.crc32(memoryview(blob)[_FRAME.size :]))
+
+
 def decode_header(blob: bytes | memoryview) -> dict[str, Any]:
     """The header alone, without touching the images."""
     length, _ = _FRAME.unpack_from(blob)

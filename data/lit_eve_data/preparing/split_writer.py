@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from lit_eve_data.disk.manifest import INDEX, FileStamp, SplitManifest, check_index, hash_file
-from lit_eve_data.disk.records import checksum, decode, decode_header
+from lit_eve_data.disk.records import checksum, decode_header, is_intact
 from lit_eve_data.disk.sidecar import FACT, FACTS, SIZE, SIZES, write_sidecar
+from lit_eve_data.preparing.chunks import litdata_config, write_chunk
 
 CHUNK_BYTES = 64_000_000
 """About how large a chunk is, if nobody says: memory for four of them, few files."""
@@ -163,23 +164,13 @@ class SplitWriter:
 
     def _write_chunk(self) -> None:
         """The records taken since the last chunk, as one LitData chunk with the facts of each."""
-        from litdata.streaming.writer import BinaryWriter  # type: ignore[import-untyped]  # seconds
-
         done = self._progress
-        # One writer for each chunk: all it knows is in the files it leaves.
-        writer = BinaryWriter(
-            str(self.folder), chunk_bytes=2 * self._size + 1, chunk_index=len(done.chunks)
-        )
-        for number, blob in enumerate(self._blobs):
-            writer.add_item(number, blob)
-        writer.done()
-        left = self.folder / f"0.{INDEX}"
-        content = json.loads(left.read_text())
-        left.unlink()
-        (chunk,) = content["chunks"]
-        done.chunks.append(chunk)
-        done.config = {**content["config"], "chunk_bytes": self._chunk_bytes}
-        done.stamps[chunk["filename"]] = asdict(hash_file(self.folder / chunk["filename"]))
+        done.config = {**litdata_config(), "chunk_bytes": self._chunk_bytes}
+        name = f"chunk-0-{len(done.chunks)}.bin"
+        stamp = write_chunk(self.folder / name, self._blobs)
+        about = {"chunk_bytes": stamp.bytes, "chunk_size": len(self._blobs), "filename": name}
+        done.chunks.append({**about, "dim": None})
+        done.stamps[name] = asdict(stamp)
         self._write_facts()
 
     def _write_facts(self) -> None:
@@ -208,9 +199,7 @@ class SplitWriter:
         if len(chunks) != len(written):
             raise RuntimeError(f"{len(chunks)} records of {len(written)} were written")
         for number, expected in enumerate(written):
-            blob = bytes(chunks[number])
-            decode(blob)
-            if checksum(blob) != expected:
+            if not is_intact(chunks[number], expected):
                 raise RuntimeError(f"record {number} of {self.folder} is not the one handed in")
 
     def _stamps(self) -> dict[str, FileStamp]:

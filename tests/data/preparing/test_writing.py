@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from lit_eve_data.builtin.scenes import ScenesOptions
-from lit_eve_data.disk.manifest import read_manifest, verify
+from lit_eve_data.disk.manifest import hash_file, read_manifest, verify
 from lit_eve_data.disk.reading import RecordStore
 from lit_eve_data.disk.records import BadSampleError, Sample, StoredImage, encode
+from lit_eve_data.preparing import chunks
+from lit_eve_data.preparing.chunks import litdata_config, write_chunk
 from lit_eve_data.preparing.split_writer import SplitWriter
 from lit_eve_data.preparing.writing import WritingOptions, write_dataset
 from lit_eve_data.sources import ScenesSource
@@ -69,6 +71,29 @@ def test_workers_write_the_same_files(tmp_path: Path) -> None:
         names = [name for name in one[split].files if name.endswith(".bin")]
         assert len(names) >= 1
         assert [one[split].files[n] for n in names] == [other[split].files[n] for n in names]
+
+
+def test_a_chunk_is_the_one_litdata_writes(tmp_path: Path) -> None:
+    from litdata.streaming.writer import BinaryWriter  # type: ignore[import-untyped]
+
+    records = [bytes([number]) * (number * 37) for number in range(9)]
+    theirs = BinaryWriter(str(tmp_path), chunk_bytes=1 << 20)
+    for number, record in enumerate(records):
+        theirs.add_item(number, record)
+    theirs.done()
+    stamp = write_chunk(tmp_path / "ours.bin", records)
+    assert (tmp_path / "ours.bin").read_bytes() == (tmp_path / "chunk-0-0.bin").read_bytes()
+    assert stamp == hash_file(tmp_path / "ours.bin")
+    index = json.loads((tmp_path / "0.index.json").read_text())
+    assert litdata_config() == index["config"]
+
+
+def test_a_chunk_that_offsets_cannot_address_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "_LARGEST", 100)
+    with pytest.raises(ValueError, match=r"more than a chunk can hold\. Lower chunk_bytes"):
+        write_chunk(tmp_path / "a.bin", [bytes(50), bytes(50)])
 
 
 def test_records_are_plain_bytes_columns(tmp_path: Path) -> None:
@@ -188,7 +213,7 @@ def test_what_cannot_be_read_back_gets_no_manifest(
         reread(self)
 
     monkeypatch.setattr(SplitWriter, "_reread", damage_first)
-    with pytest.raises(BadSampleError, match="checksum differs"):
+    with pytest.raises(RuntimeError, match=r"record 67 .* is not the one handed in"):
         write_dataset(Numbers(), tmp_path, HERE)
     with pytest.raises(ValueError, match="was interrupted"):
         RecordStore(tmp_path)
