@@ -37,6 +37,7 @@ def encode(
     from lit_eve.running.progress import progress_line
 
     files = pictures_in(images)
+    to.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     with progress_line(console(), "encoding", "pictures") as bar:
         bar(0, len(files))
         encoded = encode_files(

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from lit_eve.models.tokenizers.image_tokenizer import ImageTokenizer
 from lit_eve.models.tokenizers.pixels import check_size
-from lit_eve.models.tokenizers.quantizer import Grid
+from lit_eve.models.tokenizers.quantizer import WHOLE, Grid
+from lit_eve_data.sources.validation import plain_rgb
 
 FORMAT = "lit-eve codes 1"
 
@@ -62,7 +63,7 @@ def encode_files(
 
     Args:
         tokenizer: a discrete one.
-        paths: picture files; transparency is dropped, the camera's rotation applied.
+        paths: picture files; the camera's rotation is applied, what is transparent becomes white.
         fit: what is done about sizes that do not divide into cells.
         batch: pictures read at once; those of one size go through the tokenizer together.
         progress: told after every batch.
@@ -150,16 +151,24 @@ def load_codes(path: Path) -> EncodedImages:
                     f"{FORMAT!r}. Make one with `lit-eve encode`."
                 )
             count = len(file.keys())
-            codes = tuple(file.get_tensor(f"codes.{n}").long() for n in range(count))
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read as a file of codes: {error}") from error
-    return EncodedImages(
-        tuple(json.loads(metadata["names"])),
-        _pairs(metadata["sizes"]),
-        _pairs(metadata["grids"]),
-        codes,
-        metadata["tokenizer"],
-    )
+            codes = tuple(file.get_tensor(f"codes.{n}") for n in range(count))
+        names = tuple(json.loads(metadata["names"]))
+        sizes, grids = _pairs(metadata["sizes"]), _pairs(metadata["grids"])
+        tokenizer = metadata["tokenizer"]
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a file of codes: {error!r}") from error
+    if not len(codes) == len(names) == len(sizes) == len(grids):
+        raise ValueError(
+            f"{path} has the codes of {len(codes)} pictures, but names of {len(names)}, sizes of "
+            f"{len(sizes)} and grids of {len(grids)}: it is not as it was written. Encode again."
+        )
+    for name, found in zip(names, codes, strict=True):
+        if found.dtype not in WHOLE:
+            raise ValueError(
+                f"{path}: the codes of {name} are {found.dtype}, but codes are whole numbers: "
+                "something else changed this file. Encode again."
+            )
+    return EncodedImages(names, sizes, grids, tuple(found.long() for found in codes), tokenizer)
 
 
 def pictures_in(places: Sequence[Path]) -> list[Path]:
@@ -190,7 +199,7 @@ def read_image(path: Path, stride: int, fit: Fit = "exact") -> Tensor:
     """
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
+            image = plain_rgb(ImageOps.exif_transpose(file))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
     if fit == "exact":

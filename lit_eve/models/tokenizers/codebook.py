@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from lit_eve.models.tokenizers.kmeans import kmeans, sum_by_code
 from lit_eve.models.tokenizers.nearest import Distance, nearest_codes
+from lit_eve.models.tokenizers.quantizer import check_finite
 from lit_eve.models.tokenizers.ranks import (
     first_rank_decides,
     pick_rows,
@@ -120,9 +121,13 @@ class Codebook(nn.Module, ABC):
         """Take the start from the first training batch, unless that has been done.
 
         The device is asked once after building or loading, not in every step.
+
+        Raises:
+            ValueError: if the first tokens are no numbers.
         """
         if not self._known_started:
             if not bool(self.started):
+                check_finite(tokens)
                 rounds = KMEANS_ROUNDS if self.liveliness.start == "kmeans" else 0
                 vectors, counts = kmeans(tokens, self.num_codes, self.distance, rounds)
                 self.put(slice(None), vectors, counts.clamp(min=1))

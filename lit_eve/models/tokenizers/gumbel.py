@@ -20,6 +20,7 @@ from lit_eve.models.tokenizers.quantizer import (
     Grid,
     Quantized,
     Quantizer,
+    check_finite,
     check_spatial,
     to_grid,
     to_tokens,
@@ -90,7 +91,12 @@ class GumbelQuantizer(Quantizer):
         )
 
     def relax(self, latent: Tensor) -> Tensor:
-        """The random mixture, (B, D, H, W), whatever the mode: what the decoder trains on."""
+        """The random mixture, (B, D, H, W), whatever the mode: what the decoder trains on.
+
+        Raises:
+            ValueError: if the latent holds what is no number.
+        """
+        check_finite(latent)
         with torch.autocast(latent.device.type, enabled=False):
             scores = to_tokens(latent.to(self.codebook.dtype))
             return to_grid(self._mix(scores).vectors, latent.shape).to(latent.dtype)

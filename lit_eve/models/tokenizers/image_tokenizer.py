@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lit_eve.models.tokenizers.discriminator import PatchDiscriminator
 from lit_eve.models.tokenizers.gumbel import GumbelQuantizer
-from lit_eve.models.tokenizers.pixels import PixelSpace, check_pixels
+from lit_eve.models.tokenizers.pixels import PixelSpace, check_pixels, check_size
 from lit_eve.models.tokenizers.quantizer import Grid, Quantized, Quantizer
 
 
@@ -101,7 +101,11 @@ class ImageTokenizer(nn.Module):
 
         Args:
             pixels: (B, 3, H, W) in [0, 1]; `check_pixels` says what is needed.
+
+        Raises:
+            ValueError: if the stride does not divide the size.
         """
+        check_size(pixels.shape[-2], pixels.shape[-1], self.stride)
         target = self.pixels.to_model(pixels)
         quantized = self.quantizer(self.latent(target))
         return Reconstruction(self.decoder(quantized.latent), target, quantized)
@@ -161,12 +165,17 @@ class ImageTokenizer(nn.Module):
             Pixels (B, 3, H, W) in [0, 1]; for a list a list of (3, H, W).
 
         Raises:
-            ValueError: if a code is out of range or does not fit the grid.
+            ValueError: if a code is out of range or does not fit the grid, or there are none.
         """
         if isinstance(codes, Tensor):
             with evaluating(self):
                 return self.pixels.to_pixels(self.decoder(self.quantizer.embed(codes, grid)))
         grids: Sequence[Any] = [None] * len(codes) if grid is None else grid
+        if len(grids) != len(codes):
+            raise ValueError(
+                f"{len(grids)} grids for the codes of {len(codes)} images: give one for each, "
+                "(rows, columns), in their order, or leave `grid` out."
+            )
         return _by_shape(self.decode, list(zip(codes, grids, strict=True)))
 
     @torch.no_grad()
@@ -187,8 +196,10 @@ class ImageTokenizer(nn.Module):
         """Decoder outputs of `reconstruct`, (B, C, H, W).
 
         Raises:
-            ValueError: if `relaxed` is asked of a quantizer that does not relax.
+            ValueError: if `relaxed` is asked of a quantizer that does not relax, or an image cannot
+                be encoded.
         """
+        check_pixels(images, self.stride)
         with evaluating(self):
             latent = self.latent(self.pixels.to_model(images))
             if not relaxed:
@@ -215,6 +226,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 def _by_shape(run: Callable[..., Tensor], items: Sequence[tuple[Tensor, Any]]) -> list[Tensor]:
     """Run tensors of one shape and grid together, and put the results back in order."""
+    if not items:
+        raise ValueError("an empty list holds nothing to encode or decode: give at least one.")
     groups: dict[tuple[torch.Size, Any], list[int]] = {}
     for number, (tensor, grid) in enumerate(items):
         groups.setdefault((tensor.shape, grid), []).append(number)

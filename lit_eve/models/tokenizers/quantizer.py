@@ -17,6 +17,10 @@ Grid = tuple[int, int]
 """Rows and columns of an image's latent."""
 
 
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+"""Types that codes may be kept in."""
+
+
 @dataclass(frozen=True)
 class Quantized:
     """What a quantizer makes of a latent."""
@@ -60,9 +64,12 @@ class Quantizer(nn.Module, ABC):
             latent: (B, `in_channels`, H, W).
 
         Raises:
-            ValueError: if the latent is empty or has other channels.
+            ValueError: if the latent is empty or has other channels; in evaluation mode also if it
+                holds what is no number. In training that would wait for the device in every step.
         """
         self._check_latent(latent)
+        if not self.training:
+            check_finite(latent)
         wide = torch.promote_types(latent.dtype, torch.float32)
         with torch.autocast(latent.device.type, enabled=False):
             quantized = self.quantize(latent.to(wide))
@@ -72,7 +79,7 @@ class Quantizer(nn.Module, ABC):
         """The quantized latent that codes stand for.
 
         Args:
-            codes: as `Quantized.codes`.
+            codes: as `Quantized.codes`, in any type of whole numbers.
             grid: rows and columns of the latent, for codes whose shape does not say it.
 
         Returns:
@@ -83,7 +90,7 @@ class Quantizer(nn.Module, ABC):
         """
         self.check_codes(codes)
         with torch.autocast(codes.device.type, enabled=False):
-            return self.look_up(codes, grid)
+            return self.look_up(codes.long(), grid)
 
     @property
     def levels_of_codes(self) -> tuple[str, ...]:
@@ -113,10 +120,10 @@ class Quantizer(nn.Module, ABC):
                 f"{type(self).__name__} is continuous: its latents have no codes. "
                 "Use a tokenizer with a discrete quantizer, or decode the latent itself."
             )
-        if codes.dtype.is_floating_point or codes.numel() == 0:
+        if codes.dtype not in WHOLE or codes.numel() == 0:
             raise ValueError(
                 f"codes of type {codes.dtype} and shape {tuple(codes.shape)} cannot be decoded: "
-                "whole numbers are needed, at least one."
+                "whole numbers are needed, at least one. Give them as `encode` returned them."
             )
         low, high = (int(bound) for bound in codes.aminmax())
         if low < 0 or high >= self.num_codes:
@@ -149,6 +156,21 @@ def _kept_wide(before: Tensor, after: Tensor) -> Tensor:
     if before.is_floating_point() and after.dtype.itemsize < 4:
         return before.to(after.device)
     return after
+
+
+def check_finite(latent: Tensor) -> None:
+    """Stop on a latent that has no nearest code. Waits for the device.
+
+    Raises:
+        ValueError: saying how many numbers are none.
+    """
+    wrong = int((~latent.isfinite()).sum())
+    if wrong:
+        raise ValueError(
+            f"{wrong} of the latent's {latent.numel()} numbers are infinite or NaN, so no code is "
+            "nearest: the encoder's weights are broken, or its numbers leave half precision. Take "
+            "an earlier checkpoint, lower the learning rate, or compute in float32."
+        )
 
 
 def to_tokens(latent: Tensor) -> Tensor:
