@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from lit_eve.models.tokenizers.convolutional import (
@@ -9,6 +10,7 @@ from lit_eve.models.tokenizers.convolutional import (
     ConvolutionalEncoder,
     Halve,
     Layout,
+    ResidualBlock,
     SpatialAttention,
 )
 
@@ -86,3 +88,20 @@ def test_impossible_layouts_are_refused() -> None:
         Layout(8, (1, 0))
     with pytest.raises(ValueError, match=r"attention at level 2.*0 \(finest\) to 1.*\[1\]"):
         Layout(8, (1, 2), attention=(2,))
+
+
+@pytest.mark.parametrize(
+    ("width", "groups"), [(2, 1), (8, 2), (24, 4), (64, 16), (128, 32), (160, 32), (512, 32)]
+)
+def test_no_norm_takes_a_channel_alone(width: int, groups: int) -> None:
+    block = ResidualBlock(width, width, "group")
+    norms = [module for module in block.modules() if isinstance(module, nn.GroupNorm)]
+    assert [norm.num_groups for norm in norms] == [groups, groups]
+
+
+# 64 images of 4096 numbers: the mean square is off by 1 / sqrt(2 * channels) or so, 0.09.
+def test_latents_start_with_unit_variance() -> None:
+    torch.manual_seed(0)
+    encoder = ConvolutionalEncoder(64, Layout(64, (1, 1), 1))
+    latent = encoder(torch.rand(8, 3, 16, 16))
+    assert float(latent.detach().square().mean()) == pytest.approx(1.0, abs=0.25)

@@ -5,7 +5,6 @@ Shapes: B images, C channels, H/W cells of a feature map.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Norm = Literal["group", "none"]
+
+SILU_POWER = 0.356
+"""Mean square of SiLU of a standard normal: what comes out of the last norm."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class ConvolutionalEncoder(nn.Module):
         layout: its size.
         in_channels: channels of the image.
 
+    A latent starts with unit variance, three times that of torch's own start of a convolution: all
+    of FSQ's levels are in use from the first step, and scores stand out of the Gumbel noise.
+
     Source:
         Esser et al. 2021, arXiv:2012.09841, and its code; the last convolution is 1x1, as in
         DALL-E, since with thousands of scores a 3x3 would cost more than all before it.
@@ -80,8 +85,10 @@ class ConvolutionalEncoder(nn.Module):
             current = width
         layers += _middle(current, layout)
         layers += [_normalisation(current, layout.norm), nn.SiLU()]
-        layers.append(nn.Conv2d(current, out_channels, 1))
-        self.layers = nn.Sequential(*layers)
+        last = nn.Conv2d(current, out_channels, 1)
+        nn.init.normal_(last.weight, std=(SILU_POWER * current) ** -0.5)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(*layers, last)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out, H / stride, W / stride)."""
@@ -231,9 +238,11 @@ def _middle(channels: int, layout: Layout) -> Sequence[nn.Module]:
 
 
 def _normalisation(channels: int, norm: Norm) -> nn.Module:
-    """Group norm over at most 32 groups, as many as divide the channels."""
-    return (
-        nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
-        if norm == "group"
-        else nn.Identity()
-    )
+    """Group norm over the most groups, up to VQGAN's 32, that have four channels or more each.
+
+    Were a channel normalised alone, a picture's brightness could not pass through the last norm.
+    """
+    if norm == "none":
+        return nn.Identity()
+    fitting = (n for n in (32, 16, 8, 4, 2) if channels % n == 0 and channels >= 4 * n)
+    return nn.GroupNorm(next(fitting, 1), channels, eps=1e-6)
