@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
@@ -31,6 +31,14 @@ NO_TEACHER = (
     *(f"stages.{stage}.train.patch_alignment=null" for stage in ("align", "learn")),
     *(f"stages.{stage}.task=language" for stage in ("align", "learn")),
 )
+CLIP_LEARNS = ("stages.read.train.vision_encoder=2e-4",)
+"""A fifth of the others' rate, as those do who tune a trained encoder."""
+RANDOM_ENCODER = (
+    "stages.read.train.vision_encoder=1e-3",
+    "model.vision_encoder={type: vit, width: 96, depth: 3, heads: 4, patch: 8, image: 64, "
+    "layers: [-2]}",
+)
+"""The shape of `foundation/teacher`, from nothing: what its training is worth."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,10 @@ class Study:
     stage: str
     score: str
     """Of the stage's summary: a held-out accuracy, or `val/loss`."""
+    pairs: bool = False
+    """Whether every second arm is held against the one before it, not all against the first."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Of arms that have a file of their own."""
 
 
 def _rates(*rates: str) -> dict[str, Sequence[str]]:
@@ -83,6 +95,7 @@ STUDIES: Mapping[str, Study] = {
         _budgets(3, 9),
         "learn",
         "read",
+        pairs=True,
     ),
     "prealignment": Study(
         "Stage 1, led by the frozen decoder, on and off, at three learning rates.",
@@ -90,17 +103,25 @@ STUDIES: Mapping[str, Study] = {
         _rates("5e-4", "1e-3", "4e-3"),
         "learn",
         "read",
+        pairs=True,
     ),
     "encoders": Study(
-        "Three patch embeddings on the same data and steps.",
+        "Three patch embeddings and a small CLIP on the same data and batches.",
         "encoders.yaml",
         {
             "EVE v2": (),
             "EVE": ("model.patch_embedding={type: eve, patch: 8, pool: 2, width: 128, heads: 8}",),
             "Fuyu": ("model.patch_embedding={type: linear, patch: 16}",),
+            "CLIP, frozen": (),
+            "CLIP, learning": CLIP_LEARNS,
+            "its like from random": RANDOM_ENCODER,
         },
         "read",
         "read",
+        files={
+            arm: "encoders_teacher.yaml"
+            for arm in ("CLIP, frozen", "CLIP, learning", "its like from random")
+        },
     ),
 }
 
@@ -112,7 +133,8 @@ def run(key: str, arm: str, seed: int, runs: Path) -> float:
     found = _score(runs / name, study)
     if found is None:
         words = [f"name={name}", f"seed={seed}", *study.arms[arm]]
-        command = [sys.executable, "-m", "lit_eve", "run", str(EXPERIMENTS / study.file), *words]
+        file = EXPERIMENTS / study.files.get(arm, study.file)
+        command = [sys.executable, "-m", "lit_eve", "run", str(file), *words]
         subprocess.run([*command, "--runs", str(runs)], check=True, stdout=subprocess.DEVNULL)
         found = _score(runs / name, study)
         assert found is not None  # the run would have failed
@@ -176,9 +198,9 @@ def plot(key: str, scores: Mapping[str, Sequence[float]], folder: Path) -> Path:
 def show(key: str, scores: Mapping[str, Sequence[float]], pictures: Path | None) -> None:
     print("\n".join(table(key, scores)))
     arms = list(scores)
-    pairs = [(a, b) for a, b in zip(arms[::2], arms[1::2], strict=False)]
-    if len(arms) % 2 or len(arms) == 2:
-        pairs = [(arms[0], arm) for arm in arms[1:]]
+    pairs = [(arms[0], arm) for arm in arms[1:]]
+    if STUDIES[key].pairs:
+        pairs = list(zip(arms[::2], arms[1::2], strict=False))
     for first, other in pairs:
         print(f"{other} against {first}: {verdict(scores[first], scores[other])}")
     if pictures is not None:
