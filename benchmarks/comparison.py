@@ -1,14 +1,14 @@
 """EVE beside the baselines: every `experiments/baselines/*_laptop.yaml`, trained twice over.
 
-    uv run python -m benchmarks.comparison                    all of it, about 45 minutes
+    uv run python -m benchmarks.comparison                    all of it, half an hour of a core
     uv run python -m benchmarks.comparison --modes samples    equal data only
     uv run python -m benchmarks.comparison --show             the tables of what has run already
 
 Two comparisons: equal data, the length that the files give; and equal arithmetic, where every
 system may spend what the dearest one spends on that data, by `lit-eve plan`'s training FLOPs of a
-sample measured on the data. A run is a system, a number of steps and a seed, trained in a process
-of its own and not again once it is finished; several processes of this script share the work.
-`budget.json` in the folder of runs says once for all of them how long each system trains.
+sample measured on the data. A run is a system, a number of steps and a seed, and is not trained
+again once it is finished; several processes of this script share the work. `budget.json` in the
+folder of runs says once for all of them how long each system trains.
 
 Latency is the vision path alone, pixels to the tokens that the decoder reads: median CPU seconds of
 one thread (what it takes on an idle core, however busy the machine is), all systems in turns in one
@@ -18,9 +18,9 @@ process.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +28,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
+from resource import RUSAGE_CHILDREN as CHILDREN
+from resource import RUSAGE_SELF, getrusage
 from statistics import mean, stdev
 from typing import Any
 
@@ -41,9 +42,9 @@ from benchmarks.measuring import timed
 from benchmarks.studies import verdict
 from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.planning.vision_language import VisionLanguagePlan
-from lit_eve.running.directory import RunDirectory, write_atomically
+from lit_eve.running.directory import RUN_VARIABLE, RunDirectory, write_atomically
 from lit_eve.running.kinds import VisionLanguage
-from lit_eve.running.run import quiet
+from lit_eve.running.run import quiet, start
 from lit_eve.schema import VisionLanguageExperiment, load
 from lit_eve_data.batches import PackedImages
 
@@ -89,7 +90,7 @@ class Result:
     colour: float
     loss: float
     cpu: float
-    """Seconds of the whole process, data and examination included."""
+    """Seconds from the file to the scores: data, training and examination, imports left out."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ class Job:
         return None
 
     def train(self, runs: Path, data: Path) -> None:
-        """In a process of its own: one thread, validated at its end, told to no tracker."""
-        words = [
+        """On one thread, validated at its end, told to no tracker."""
+        words = (
             f"name={self.folder(runs).name}",
             f"seed={self.seed}",
             f"stages.{STAGE}.for={self.steps} steps",
@@ -123,20 +124,18 @@ class Job:
             "evaluate.answers=0",
             "hardware.threads=1",
             "tracking={type: none}",
-        ]
-        file = FOLDER / f"{SYSTEMS[self.system]}_laptop.yaml"
-        command = [sys.executable, "-m", "lit_eve", "run", str(file), *words]
-        before = getrusage(RUSAGE_CHILDREN)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(
-            [*command, "--runs", str(runs), "--data", str(data)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            env=environment,
         )
-        after = getrusage(RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        write_atomically(self.folder(runs) / "cost.json", json.dumps({"cpu": round(cpu, 1)}))
+        file = FOLDER / f"{SYSTEMS[self.system]}_laptop.yaml"
+        before, silent = _cpu(), Console(file=io.StringIO())
+        start(file, words, tiny=False, runs=runs, data=data, first=None, console=silent)
+        del os.environ[RUN_VARIABLE]  # or the next run would be taken for a rank of this one
+        cost = json.dumps({"cpu": round(_cpu() - before, 1)})
+        write_atomically(self.folder(runs) / "cost.json", cost)
+
+
+def _cpu() -> float:
+    """Seconds of this process and those it has started and seen end."""
+    return sum(used.ru_utime + used.ru_stime for used in map(getrusage, (RUSAGE_SELF, CHILDREN)))
 
 
 def prepared(system: str, data: Path) -> VisionLanguage:
