@@ -129,17 +129,23 @@ def ours(table: Tensor) -> VectorQuantizer:
     return VectorQuantizer(book)
 
 
-def our_step(quantizer: VectorQuantizer, latent: Tensor) -> None:
+def our_step(quantizer: VectorQuantizer, latent: Tensor, gradient: Tensor) -> None:
+    """A step, with the gradient that a decoder would hand back."""
     out = quantizer(latent)
-    (out.latent.sum() + out.losses["commitment"]).backward()
+    torch.autograd.backward((out.latent, out.losses["commitment"]), (gradient, None))
     latent.grad = None
 
 
-def peer_step(quantizer: Callable[[Tensor], Any], latent: Tensor) -> None:
-    tokens = latent.flatten(2).mT  # (B, N, D), no copy
-    quantized, _, loss = quantizer(tokens)
-    (quantized.sum() + loss.sum()).backward()
+def peer_step(quantizer: Callable[[Tensor], Any], latent: Tensor, gradient: Tensor) -> None:
+    """The same of the peer."""
+    quantized, _, loss = quantizer(as_rows(latent))
+    torch.autograd.backward((quantized, loss.sum()), (as_rows(gradient), None))
     latent.grad = None
+
+
+def as_rows(latent: Tensor) -> Tensor:
+    """(B, D, H, W) -> (B, H * W, D), without a copy of what is channels-last."""
+    return latent.flatten(2).mT
 
 
 def vq(scale: Scale) -> None:
@@ -147,16 +153,17 @@ def vq(scale: Scale) -> None:
     for codes in scale.codes:
         torch.manual_seed(0)
         table, latent = torch.randn(codes, scale.width), latents(scale, scale.width)
+        gradient = latents(scale, scale.width).detach()
         name, other = peer(table)
         tokens = latent.detach().movedim(1, -1).flatten(0, 2)
         found = nearest_codes(tokens, table, "euclidean")
-        same = int((found == other(latent.detach().flatten(2).mT)[1].flatten()).sum())
+        same = int((found == other(as_rows(latent.detach()))[1].flatten()).sum())
         room = torch.empty(len(tokens), codes)
         times = timed(
             {
                 "product": partial(multiply, tokens, table.T, room),
-                "ours": partial(our_step, ours(table), latent),
-                "peer": partial(peer_step, other, latent),
+                "ours": partial(our_step, ours(table), latent, gradient),
+                "peer": partial(peer_step, other, latent, gradient),
             },
             scale.repeats,
         )
@@ -196,15 +203,15 @@ def measure(part: str, codes: int, images: int, side: int, width: int) -> None:
     """Print what `extra_memory` wants to know."""
     small = Scale(images=1, side=2, width=width)
     table = torch.randn(codes, width)
-    steps: dict[str, Callable[[Tensor], None]] = {
+    steps: dict[str, Callable[[Tensor, Tensor], None]] = {
         "ours": partial(our_step, ours(table)),
         "peer": partial(peer_step, peer(table)[1]),
     }
-    steps[part](latents(small, width))  # what libraries set up once
-    latent = latents(Scale(images=images, side=side), width)
+    steps[part](latents(small, width), latents(small, width).detach())  # what is set up once
+    latent, gradient = (latents(Scale(images=images, side=side), width) for _ in range(2))
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = peak_kib()
-    steps[part](latent)
+    steps[part](latent, gradient.detach())
     print((peak_kib() - before) / 1024)
 
 

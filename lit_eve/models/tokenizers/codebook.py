@@ -229,8 +229,9 @@ class EmaCodebook(Codebook):
         self.sums.lerp_(sums, 1 - self.liveliness.decay)
         total = self.counts.sum()
         share = (self.counts + self.epsilon) / (total + self.num_codes * self.epsilon)  # (K,)
-        vectors = self.sums / (share * total).unsqueeze(1)
-        self.vectors.copy_(F.normalize(vectors, dim=1) if self.distance == "cosine" else vectors)
+        torch.div(self.sums, (share * total).unsqueeze(1), out=self.vectors)
+        if self.distance == "cosine":
+            F.normalize(self.vectors, dim=1, out=self.vectors)
 
     def put(self, places: Tensor | slice, vectors: Tensor, counts: Tensor) -> None:
         """Set the codes and both of their averages."""

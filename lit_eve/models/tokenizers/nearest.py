@@ -21,7 +21,8 @@ MAX_SCORES_CUDA = 2**27
 """The same on a GPU, where a larger product keeps all its cores busy: 512 MB."""
 
 
-_BLOCKS = (128, 64, 32)
+_BLOCKS = (64, 32)
+"""Codes of a block, see `best_column`: near the root of a codebook's size."""
 
 
 @torch.no_grad()
