@@ -132,7 +132,7 @@ def run(key: str, arm: str, seed: int, runs: Path) -> float:
     name = f"study-{key}-{_slug(arm)}-{seed}"
     found = _score(runs / name, study)
     if found is None:
-        words = [f"name={name}", f"seed={seed}", *study.arms[arm]]
+        words = [f"name={name}", f"seed={seed}", "hardware.threads=1", *study.arms[arm]]
         file = EXPERIMENTS / study.files.get(arm, study.file)
         command = [sys.executable, "-m", "lit_eve", "run", str(file), *words]
         subprocess.run([*command, "--runs", str(runs)], check=True, stdout=subprocess.DEVNULL)
