@@ -120,7 +120,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
             tied = json.loads((stream.metadata() or {}).get(_TIED, "{}"))
     except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"the weights {path} cannot be read ({error}).") from error
+        raise CheckpointError(
+            f"the weights {path} cannot be read ({error}): the model would be a random one. Copy "
+            "the file again, or make it anew from a checkpoint: lit-eve consolidate."
+        ) from error
     for name, source in tied.items():
         weights[name] = weights[source]
     return weights

@@ -23,6 +23,9 @@ def export(
     step: Annotated[
         int | None, typer.Option(help="Of a checkpoint; the final weights, or the newest.")
     ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; as trained if absent.")
+    ] = None,
     uri: Annotated[
         str | None, typer.Option(help="Store of the registry; the experiment's if absent.")
     ] = None,
@@ -42,7 +45,7 @@ def export(
     from lit_eve.hub.export import export as write
 
     with TemporaryDirectory() as scratch:
-        done = write(directory, to or Path(scratch) / "model", stage, step)
+        done = write(directory, to or Path(scratch) / "model", stage, step, dtype)
         wrote = f"wrote {to}: " if to else ""
         print(f"{wrote}{done.experiment.name}, stage {done.stage}, {done.file.name}")
         if register is None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ from lit_eve.schema import Experiment, TokenizerExperiment, VisionLanguageExperi
 
 TRAINING_ONLY = ("patch_alignment", "teacher", "discriminator", "perceptual")
 """Parts of a model's block that an exported model has no use for."""
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""What weights can be written in."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,11 @@ class Exported:
 
 
 def export(
-    directory: RunDirectory, to: Path, stage: str | None = None, step: int | None = None
+    directory: RunDirectory,
+    to: Path,
+    stage: str | None = None,
+    step: int | None = None,
+    dtype: str | None = None,
 ) -> Exported:
     """Write a run's model as a Hugging Face model. Its data is not touched.
 
@@ -61,19 +72,31 @@ def export(
         to: a folder that does not exist, or is empty.
         stage: whose weights; None: the last stage that has any, finished or not.
         step: of its checkpoint; None: the final weights, or those of the newest checkpoint.
+        dtype: of the weights written, a name of `DTYPES`; None: as they were trained.
 
     Raises:
-        ValueError: if the run has no weights, they are not its model's, or the folder holds
-            something.
+        ValueError: if the run has no weights, they are not its model's, the folder holds
+            something, there is no such `dtype`, or it does not fit the model.
     """
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(
+            f"weights cannot be written in {dtype!r}: Transformers would not read them. "
+            f"Choose from {', '.join(DTYPES)}."
+        )
+    wanted = None if dtype is None else DTYPES[dtype]
     refuse_full(to)
     quiet()
     experiment = read_experiment(directory)
+    if wanted is not None and isinstance(experiment, TokenizerExperiment):
+        raise ValueError(
+            f"{experiment.name} is an image tokenizer: rounded to {dtype} it would give other "
+            "codes for the same pictures than those that were written with it. Leave --dtype out."
+        )
     name, file = find_weights(directory, list(experiment.stages), stage, step)
     with written_whole(to) as folder:
         match experiment:
             case VisionLanguageExperiment():
-                write_reader(folder, vision_language(experiment, directory), name, file)
+                write_reader(folder, vision_language(experiment, directory), name, file, wanted)
             case TokenizerExperiment():
                 kind = Tokenizer(experiment, directory, {}, Console(quiet=True))
                 write_image_tokenizer(folder, kind, name, file)
@@ -88,7 +111,13 @@ def export(
     return Exported(to, experiment, name, file)
 
 
-def write_reader(folder: Path, kind: VisionLanguage, stage: str, file: Path) -> None:
+def write_reader(
+    folder: Path,
+    kind: VisionLanguage,
+    stage: str,
+    file: Path,
+    dtype: torch.dtype | None = None,
+) -> None:
     """A vision-language model: weights, settings, processor, tokenizer, chat template."""
     encoder, options = kind.encoder_of(stage), _used(kind.experiment.model)
     text = encoder.text
@@ -111,7 +140,7 @@ def write_reader(folder: Path, kind: VisionLanguage, stage: str, file: Path) -> 
         model = LitEveForConditionalGeneration(config)
     generation: Any = model.generation_config
     generation.eos_token_id, generation.pad_token_id = text.end_id, text.pad_id
-    _write(folder, model, _weights(kind, stage, file), kind, file)
+    _write(folder, model, _weights(kind, stage, file), kind, file, dtype)
     processor.save_pretrained(folder)
 
 
@@ -160,6 +189,7 @@ def _write(
     weights: Mapping[str, Tensor],
     kind: Kind[Any, Any],
     file: Path,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Settings and weights; `model` needs no memory of its own."""
     prefix = f"{model.base_model_prefix}."
@@ -169,10 +199,29 @@ def _write(
     except ValueError as error:
         told = other_version(kind.directory)
         raise ValueError(f"{told} {error}" if told else str(error)) from error
+    if dtype is not None:
+        state = {name: _cast(name, tensor, dtype) for name, tensor in state.items()}
     kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     moved: Any = model  # Transformers hides the signature of `to`
     moved.to(dtype=max(kinds, key=lambda kind: torch.finfo(kind).bits))
     model.save_pretrained(folder, state_dict=state, save_original_format=False)
+
+
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floating-point weights in another format.
+
+    Raises:
+        ValueError: if a finite weight would become infinite.
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    most, largest = float(tensor.abs().max()) if tensor.numel() else 0.0, torch.finfo(dtype).max
+    if isfinite(most) and most > largest:
+        raise ValueError(
+            f"{name} has weights of {most:.3g} and {str(dtype).removeprefix('torch.')} ends at "
+            f"{largest:.3g}: they would become infinite. Choose --dtype bfloat16, or float32."
+        )
+    return tensor.to(dtype)
 
 
 def refuse_full(to: Path) -> None:

@@ -49,7 +49,10 @@ def read_picture(path: Path) -> StoredImage:
             raise ValueError(f"{path} has more than {MOST_BYTES:,} bytes: no picture needs that.")
         data = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+        raise ValueError(
+            f"{path} cannot be read: {error.strerror}, so the model would see nothing. Give the "
+            "path of a PNG, JPEG or WebP file."
+        ) from error
     return stored(data, str(path))
 
 
@@ -125,7 +128,10 @@ def _lines(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
+        raise ValueError(
+            f"{file} cannot be read: {error.strerror}, so nothing was asked. Give the path of a "
+            "file with one JSON object a line."
+        ) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no text in UTF-8: {error}. Save it as UTF-8.") from error
 
@@ -173,9 +179,10 @@ def check_request(request: Request) -> None:
             with Image.open(path):
                 pass
         except (OSError, Image.DecompressionBombError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise ValueError(
-                f"{request.place}: {path} is no picture that can be read ({error}). Give the path "
-                "of a PNG, JPEG or WebP file."
+                f"{request.place}: {path} is no picture that can be read ({reason}): the model "
+                "would see nothing. Give the path of a PNG, JPEG or WebP file."
             ) from error
     if IMAGE in request.prompt:
         turns = ask(request.prompt).turns

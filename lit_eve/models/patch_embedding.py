@@ -86,7 +86,8 @@ class EvePatchEmbedding(PatchEmbedding):
 
     def _windows(self, images: PackedImages) -> Tensor:
         """One feature per window, (M, D)."""
-        features = F.linear(images.patches, self.patches.weight.flatten(1))  # (M, S, D)
+        weight = self.patches.weight.flatten(1)
+        features = F.linear(images.patches.to(weight.dtype), weight)  # (M, S, D)
         windows: Tensor = self.window_attention(features)
         return windows
 
@@ -146,7 +147,8 @@ class EveV2PatchEmbedding(PatchEmbedding):
 
     def forward(self, images: PackedImages) -> Tensor:
         """Visual tokens of all images, (V, E), in the order of `images.visual_source`."""
-        patches = F.linear(images.patches, self.patches.weight.flatten(1), self.patches.bias)
+        weight = self.patches.weight.flatten(1)
+        patches = F.linear(images.patches.to(weight.dtype), weight, self.patches.bias)
         features = F.gelu(patches).flatten(1)  # (M, S*D)
         weight = self.windows.weight.flatten(2).transpose(1, 2).flatten(1)  # (E, S*D)
         windows = F.linear(features, weight, self.windows.bias)  # (M, E)
@@ -189,7 +191,8 @@ class LinearPatchEmbedding(PatchEmbedding):
 
     def forward(self, images: PackedImages) -> Tensor:
         """Visual tokens of all images, (V, E), in the order of `images.visual_source`."""
-        windows = self.patches(images.patches.squeeze(1))  # (M, E)
+        pixels = images.patches.squeeze(1).to(self.patches.weight.dtype)
+        windows = self.patches(pixels)  # (M, E)
         # `visual_source` leaves a row for a `<CLS>` per image, which this layout never shows.
         row_ends = self.row_end_embedding.expand(images.num_images + 1, -1)  # (I + 1, E)
         return torch.cat([windows, row_ends]).index_select(0, images.visual_source)  # (V, E)

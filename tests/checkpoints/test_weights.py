@@ -44,5 +44,5 @@ def test_a_checkpoint_consolidates_to_one_safetensors(tmp_path: Path) -> None:
 def test_unreadable_weights_are_explained(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"nonsense")
-    with pytest.raises(CheckpointError, match=r"w\.safetensors cannot be read"):
+    with pytest.raises(CheckpointError, match=r"w\.safetensors cannot be read.*Copy the file"):
         read_weights(path)

@@ -28,6 +28,7 @@ from transformers import (
     pipeline,
 )
 
+from lit_eve.checkpoints import write_weights
 from lit_eve.checkpoints.atomic import write_checkpoint
 from lit_eve.checkpoints.files import checkpoint_name
 from lit_eve.hub.configuration import FORMAT
@@ -101,6 +102,21 @@ def test_scores_and_answers_are_the_runs_own(name: str, tmp_path: Path) -> None:
     assert len(set(said)) > 1
     embeddings = exported.get_input_embeddings().weight, exported.get_output_embeddings().weight
     assert (embeddings[0] is embeddings[1]) == ("untied" not in name)
+
+
+# Rounded weights make the same scores to a few of bfloat16's 2^-8, in the largest score's units.
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "encoder"])
+def test_weights_in_bfloat16_are_opened_as_such_and_score_alike(name: str, tmp_path: Path) -> None:
+    directory, _ = run_of(tmp_path / "run", MODELS[name])
+    for folder, dtype in (("whole", None), ("half", "bfloat16")):
+        export(directory, tmp_path / folder, dtype=dtype)
+    processor, half = opened(tmp_path / "half")
+    inputs = processor.apply_chat_template(asked("How many?", ONE, TWO), tokenize=True)
+    with torch.no_grad():
+        given = half(**inputs).logits
+        wanted = opened(tmp_path / "whole")[1](**inputs).logits
+    assert given.dtype == half.dtype == torch.bfloat16
+    assert (given - wanted).square().mean().sqrt() < 0.05 * wanted.square().mean().sqrt()
 
 
 @pytest.mark.parametrize("name", ["eve_v2_untied_divided", "cross_attention"])
@@ -300,6 +316,8 @@ def test_an_image_tokenizer_gives_the_same_codes_and_pictures(name: str, tmp_pat
         f"quantizer: {TOKENIZERS[name]}}}"
     )
     directory, made = run_of(tmp_path / "run", block, "tokenizer")
+    with pytest.raises(ValueError, match=r"other codes for the same pictures.*Leave --dtype out"):
+        export(directory, tmp_path / "out", dtype="float16")
     export(directory, tmp_path / "out")
     tokenizer, found = TOKENIZER.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(found.values())
@@ -324,6 +342,16 @@ def test_pictures_that_were_cropped_in_training_are_cropped_in_the_middle(tmp_pa
 def test_a_folder_that_holds_something_is_not_written_to(exported: Path) -> None:
     with pytest.raises(ValueError, match="Name another folder with --to"):
         export(RunDirectory(exported.parent / "run"), exported)
+
+
+def test_a_format_that_nobody_reads_or_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    directory, model = run_of(tmp_path / "run", MODELS["linear_native"])
+    with pytest.raises(ValueError, match=r"'int8'.*Choose from float32, bfloat16, float16"):
+        export(directory, tmp_path / "out", dtype="int8")
+    weights = {name: tensor * 1e6 for name, tensor in model.state_dict().items()}
+    write_weights(directory.weights("first"), weights)
+    with pytest.raises(ValueError, match=r"float16 ends at 6.55e\+04.*Choose --dtype bfloat16"):
+        export(directory, tmp_path / "out", dtype="float16")
 
 
 def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
