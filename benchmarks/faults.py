@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import random
 import resource
@@ -24,6 +25,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -35,6 +37,8 @@ from tests.rank_scenarios import Plan, difference, train
 from tests.tiny_training import Task
 
 STEPS, EVERY = 40, 5
+LOOK = 0.003
+"""Seconds between two looks at a training: a step or a save takes longer, and looking takes CPU."""
 TOLERANCE = {1: 0.0, 2: 1e-6}
 Fault = Callable[["Attempt"], None]
 
@@ -138,7 +142,7 @@ class Attempt:
         """Until a random step, and a little longer."""
         target = self.chance.randrange(EVERY + 1, STEPS - 2)
         while self.step() < target and self.alive():
-            time.sleep(0.001)
+            time.sleep(LOOK)
         time.sleep(self.chance.random() * 0.02)
 
     def alive(self) -> bool:
@@ -187,7 +191,7 @@ def kill_saver(attempt: Attempt) -> None:
     pattern = f".{files.checkpoint_name(target)}.tmp-*"
     checkpoints = attempt.directory / "checkpoints"
     while attempt.alive() and not any(checkpoints.glob(pattern)):
-        time.sleep(0.0002)
+        time.sleep(LOOK)
     time.sleep(attempt.chance.random() * 0.02)
     attempt.signal(signal.SIGKILL)
     attempt.finish(5)
@@ -214,7 +218,7 @@ def full_disk(attempt: Attempt) -> None:
     first = attempt.chance.randrange(EVERY + 1, STEPS - 3 * EVERY)
     attempt.start(FullDisk(first, first + EVERY))
     while attempt.alive() and attempt.step() < first + 2 * EVERY + 1:
-        time.sleep(0.001)
+        time.sleep(LOOK)
     attempt.signal(signal.SIGKILL)
     attempt.finish(5)
 
@@ -317,7 +321,14 @@ def main() -> int:
         for size, strategies in STRATEGIES.items():
             for strategy in strategies:
                 failed += table(root, size, strategy, options.tries, options.only)
+    print(f"{cpu_seconds() / 60:.1f} CPU minutes")
     return failed
+
+
+def cpu_seconds() -> float:
+    """Of this process, the one whose forks the ranks are, and the ranks, also those killed."""
+    server = psutil.Process(multiprocessing.forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+    return sum(sum(process.cpu_times()[:4]) for process in (psutil.Process(), server))
 
 
 def table(root: Path, size: int, strategy: str, tries: int, only: str | None) -> int:
