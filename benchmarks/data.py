@@ -217,7 +217,7 @@ def preparing(root: Path, files: list[bytes], repeats: int) -> None:
     source, count = root / "in/talk.json", len(files)
     rounds = iter(range(10**6))
 
-    def here(decode: bool = False) -> int:
+    def here(decode: bool = True) -> int:
         found = source_at(source, FileOptions(held_out=0.0, decode=decode))
         write_dataset(found, root / f"out-{next(rounds)}", WritingOptions(0))
         return count
@@ -226,6 +226,7 @@ def preparing(root: Path, files: list[bytes], repeats: int) -> None:
     if find_spec("webdataset"):
         runs["WebDataset's writer"] = lambda: write_tars(root, root / f"tars-{next(rounds)}")
     runs["lit-eve prepare"] = here
+    runs["lit-eve prepare --no-decode"] = lambda: here(decode=False)
     table(f"prepare {count} samples, verified", measured(runs, repeats), next(iter(runs)))
 
 

@@ -12,7 +12,8 @@ from lit_eve_data.loading.assembling import Assembler, RowsTask
 from lit_eve_data.loading.resumable import ResumableLoader
 from lit_eve_data.loading.working import ALONE, Share
 from lit_eve_data.packing.lengths import SampleEncoder
-from lit_eve_data.packing.plan import WINDOW, Pack, PackingPlan
+from lit_eve_data.packing.orders import WINDOW
+from lit_eve_data.packing.plan import Pack, PackingPlan
 
 
 class PackedLoader(ResumableLoader[RowsTask, PackedBatch]):
@@ -50,7 +51,7 @@ class PackedLoader(ResumableLoader[RowsTask, PackedBatch]):
         self.plan = plan
         self._far = {n: view for n, view in enumerate(views) if view.store.is_elsewhere}
         make = Assembler(views, encoder, plan.tokens_per_row, teachers)
-        lookahead = ceil(WINDOW / plan.samples_per_step) if self._far else 0
+        lookahead = ceil(WINDOW * plan.lanes / plan.samples_per_step) if self._far else 0
         super().__init__(
             plan, self._divide, make, steps, share, workers, self._fetch_ahead, lookahead
         )
@@ -58,8 +59,7 @@ class PackedLoader(ResumableLoader[RowsTask, PackedBatch]):
     def _divide(self, rows: Sequence[Pack]) -> list[RowsTask]:
         """This process's micro-batches of a step."""
         share = self.plan.share(rows, self.share.pieces)
-        empty: Sequence[Pack] = [[]] * (self.share.pieces - len(rows))  # every piece has a row
-        return [RowsTask(piece, share) for piece in self.share.of([*rows, *empty])]
+        return [RowsTask(piece or [[]], share) for piece in self.share.of(rows)]  # one row at least
 
     def _fetch_ahead(self, rows: Sequence[Pack]) -> None:
         """Begin to fetch what this process will need of datasets that lie elsewhere."""

@@ -11,8 +11,10 @@ from lit_eve_data.batches import PackedBatch, StepShare
 from lit_eve_data.disk.reading import RecordView
 from lit_eve_data.loading.assembling import Assembler, RowsTask
 from lit_eve_data.loading.working import ALONE, Share, make_all
+from lit_eve_data.packing.fitting import best_fit_decreasing
 from lit_eve_data.packing.lengths import SampleEncoder
-from lit_eve_data.packing.plan import WINDOW, Pack, SourceLengths, best_fit_decreasing
+from lit_eve_data.packing.orders import WINDOW
+from lit_eve_data.packing.plan import Pack, SourceLengths
 
 
 @dataclass

@@ -140,9 +140,9 @@ class ResumableLoader(Generic[TaskT, BatchT]):
         """
         if state["plan"] != self._fingerprint:
             raise ValueError(
-                "the saved position belongs to other data: datasets, weights, tokenizer, image "
-                "sizes, tokens_per_row, batch or seed changed. Undo the change, or start a new run "
-                "from the checkpoint's weights."
+                "the saved position belongs to another order: datasets, weights, tokenizer, image "
+                "sizes, tokens_per_row, batch or seed changed, or lit-eve did. Undo the change, or "
+                "start a new run from the checkpoint's weights."
             )
         if not 0 <= state["micro"] < self.share.micro_batches:
             raise ValueError(

@@ -30,11 +30,18 @@ class Share:
         return self.world * self.micro_batches
 
     def of(self, step: Sequence[ItemT]) -> list[Sequence[ItemT]]:
-        """This process's micro-batches of a step; pieces differ by one item at most."""
-        return [
-            step[micro * self.world + self.rank :: self.pieces]
-            for micro in range(self.micro_batches)
-        ]
+        """This process's micro-batches of a step; pieces differ by one item at most.
+
+        What a process takes stands together in the step, and so does what a machine takes, as its
+        processes are neighbours: see the lanes of `PackingPlan`.
+        """
+        mine = _part(step, self.rank, self.world)
+        return [_part(mine, micro, self.micro_batches) for micro in range(self.micro_batches)]
+
+
+def _part(items: Sequence[ItemT], number: int, parts: int) -> Sequence[ItemT]:
+    """One of so many parts, as equal as can be."""
+    return items[len(items) * number // parts : len(items) * (number + 1) // parts]
 
 
 ALONE = Share()

@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from lit_eve_data.packing.plan import Integers, epoch_order, random_numbers
+from lit_eve_data.packing.orders import EpochOrder, Integers, Runs, random_numbers
 
 _GOLDEN = 0.6180339887498949
 _EPOCH = 3  # of the streams of random numbers in `packing.plan`
+_VERSION = 2
+"""Of the order: a position of another one means nothing."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class BucketPlan:
             raise ValueError("a mixture needs datasets, each with a weight above zero.")
         self._bounds = np.cumsum(np.array(shares) / sum(shares))
         self._offset = float(random_numbers(self.seed, _EPOCH).random_sample())
-        self._orders: list[dict[int, Integers]] = [{} for _ in self.buckets]
+        self._orders = [self._order(bucket) for bucket in self.buckets]
 
     @property
     def start(self) -> BucketCursor:
@@ -130,7 +132,8 @@ class BucketPlan:
             place = (self._offset + step * _GOLDEN) % 1.0
             number = min(int(np.searchsorted(self._bounds, place, "right")), len(drawn) - 1)
             bucket = self.buckets[number]
-            images = self._next(number, drawn[number] * self.batch)
+            places = self._orders[number].take(drawn[number] * self.batch, self.batch)
+            images = bucket.images[places].tolist()
             drawn[number] += 1
             step += 1
             yield (
@@ -151,36 +154,18 @@ class BucketPlan:
 
     def fingerprint(self) -> str:
         """Changes with everything the plan depends on."""
-        digest = zlib.crc32(f"{self.batch} {self.seed}".encode())
+        digest = zlib.crc32(f"{_VERSION} {self.batch} {self.seed}".encode())
         for source in self.sources:
             digest = zlib.crc32(f"{source.name} {source.weight}".encode(), digest)
             for array in (source.sizes, source.chunk):
-                digest = zlib.crc32(np.ascontiguousarray(array, np.int64).tobytes(), digest)
+                digest = zlib.crc32(np.ascontiguousarray(array, np.int64), digest)
         return f"{digest:08x}"
 
-    def _next(self, number: int, position: int) -> list[int]:
-        """A step's images at `position` of a bucket's endless run of epochs."""
-        length, wanted = len(self.buckets[number].images), self.batch
-        images: list[int] = []
-        while wanted > 0:
-            epoch, offset = divmod(position, length)
-            part = self._order(number, epoch)[offset : offset + wanted].tolist()
-            images += part
-            position, wanted = position + len(part), wanted - len(part)
-        return images
-
-    def _order(self, number: int, epoch: int) -> Integers:
-        """One epoch of a bucket; the last two are remembered."""
-        known = self._orders[number]
-        if epoch not in known:
-            for old in [e for e in known if abs(e - epoch) > 1]:
-                del known[old]
-            bucket = self.buckets[number]
-            source = self.sources[bucket.source]
-            name = zlib.crc32(f"{source.name} {bucket.size}".encode())
-            random = random_numbers(self.seed, _EPOCH, epoch, name)
-            known[epoch] = bucket.images[epoch_order(source.chunk[bucket.images], random)]
-        return known[epoch]
+    def _order(self, bucket: Bucket) -> EpochOrder:
+        """In which a bucket gives its images."""
+        source = self.sources[bucket.source]
+        name = zlib.crc32(f"{source.name} {bucket.size}".encode())
+        return EpochOrder(Runs.of(source.chunk[bucket.images]), (self.seed, _EPOCH, name))
 
 
 def _buckets(number: int, source: ImageSource) -> list[Bucket]:

@@ -1,12 +1,16 @@
 """Which samples go into which row of which step: a pure function of lengths, weights and a seed.
 
-Draws come in windows. The samples of a window are packed best-fit-decreasing into rows, the rows
-are put in random order, and a step takes the next `rows_per_step` of them; what is left of a window
-comes first in the next. Nothing here reads a file or knows of ranks and workers, so every process
-computes the same plan, and a cursor of a few numbers is enough to go on anywhere.
+Draws come in windows. A window has a few lanes, each with chunks of its own; the samples of a lane
+are packed best-fit-decreasing into rows, the rows are put in random order, and a step takes the
+next rows of every lane, as many of each. What is left of a lane comes first in its next window. As
+a process works on rows that stand together, its machine reads only the chunks of its lanes, however
+many machines there are: the plan does not depend on that. Nothing here reads a file or knows of
+ranks and workers, so every process computes the same plan, and a cursor of a few numbers is enough
+to go on anywhere.
 
-Source: best fit decreasing, Johnson 1973; random numbers are NumPy's `RandomState`, whose streams
-are frozen for all versions.
+Random numbers are NumPy's `RandomState`, whose streams are frozen for all versions.
+
+Shapes: L lanes, N samples of a window in a lane, W windows planned together.
 """
 
 from __future__ import annotations
@@ -18,19 +22,26 @@ from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lit_eve_data.batches import StepShare
+from lit_eve_data.packing.fitting import best_fit, by_row
+from lit_eve_data.packing.orders import WINDOW, EpochOrder, Integers, Runs, random_numbers
 
-Integers = NDArray[np.int64]
 Pack = list[tuple[int, int]]
 """One row: (source number, index of the sample in the source)."""
-WINDOW = 2_000
-"""Samples packed together: enough for under 2 % of padding at eight samples a row."""
+Lanes = list[list[Pack]]
+"""The rows of each lane."""
 _SMALLEST_WINDOW = 64
 """A dataset smaller than a window is drawn more than once in it, and samples of one length, so also
 the copies of one sample, land in one row: windows are as small as that needs, down to this."""
-_DRAW, _ROWS, _EPOCH = 1, 2, 3  # separate streams of random numbers
+_MOST_LANES = 8
+_LANE = 4 * WINDOW
+"""Samples of every dataset a lane needs for itself: a window is a small part of its epoch."""
+_TOGETHER = 64
+"""Windows planned together at most: two are hardly more work than one."""
+_VERSION = 2
+"""Of the order: a position of another one means nothing."""
+_DRAW, _ROWS, _EPOCH, _SHARES = 1, 2, 3, 4  # separate streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -56,15 +67,15 @@ class Cursor:
     step: int = 0
     window: int = 0
     row: int = 0
-    """Rows of the window, carried ones included, that are used up."""
-    carried: int = 0
-    """Rows of earlier windows that stand before this window's own."""
+    """Rows of each lane, carried ones included, that are used up."""
+    carried: tuple[int, ...] = ()
+    """Rows of earlier windows that stand before this window's own, of each lane."""
     drawn: tuple[int, ...] = ()
-    """Samples taken from each source before this window."""
+    """Samples each lane took from each source before this window."""
 
     def state(self) -> dict[str, Any]:
         """As plain JSON."""
-        return {**self.__dict__, "drawn": list(self.drawn)}
+        return {**self.__dict__, "carried": list(self.carried), "drawn": list(self.drawn)}
 
 
 @dataclass
@@ -88,13 +99,17 @@ class PackingPlan:
     over_long: dict[str, int] = field(init=False)
     """Samples of each source that are longer than a row and therefore never used."""
     rows_per_step: int = field(init=False)
+    lanes: int = field(init=False)
+    """Equal parts of every step that read chunks of their own."""
     samples_per_row: float = field(init=False)
     """On average, measured on the first window."""
     padding: float = field(init=False)
     """Share of slots that stay empty, measured on the first window."""
 
     def __post_init__(self) -> None:
-        self._usable = [np.flatnonzero(s.tokens <= self.tokens_per_row) for s in self.sources]
+        self._usable = [
+            np.flatnonzero(s.tokens <= self.tokens_per_row).astype(np.int32) for s in self.sources
+        ]
         self.over_long = {
             source.name: len(source.tokens) - len(usable)
             for source, usable in zip(self.sources, self._usable, strict=True)
@@ -102,15 +117,34 @@ class PackingPlan:
         self._check()
         weights = np.array([source.weight for source in self.sources], float)
         self._bounds = np.cumsum(weights / weights.sum())
-        self._orders: list[dict[int, Integers]] = [{} for _ in self.sources]
         share = np.diff(self._bounds, prepend=0.0)
         once = min(len(usable) / part for usable, part in zip(self._usable, share, strict=True))
         self._window_size = int(min(WINDOW, max(_SMALLEST_WINDOW, once)))
-        packs = self._window(0, self.start.drawn)
+        self._deal(1)
+        (packs,) = self._window(0, self.start.drawn)
         used = sum(self._tokens(pack) for pack in packs)
         self.samples_per_row = self._window_size / len(packs)
         self.padding = 1 - used / (len(packs) * self.tokens_per_row)
         self.rows_per_step = max(1, round(self.batch / self.samples_per_row))
+        lanes = _MOST_LANES
+        while self.rows_per_step % lanes or (lanes * _LANE > once and lanes > 1):
+            lanes //= 2
+        if lanes > 1:
+            self._deal(lanes)
+
+    def _deal(self, lanes: int) -> None:
+        """Give every lane its own chunks."""
+        self.lanes, self._orders = lanes, []
+        self._known: dict[tuple[int, tuple[int, ...]], Lanes] = {}
+        for source, usable in zip(self.sources, self._usable, strict=True):
+            name = zlib.crc32(source.name.encode())
+            runs = Runs.of(
+                source.chunk if len(usable) == len(source.chunk) else source.chunk[usable]
+            )
+            shares = runs.dealt(lanes, random_numbers(self.seed, _SHARES, name))
+            self._orders.append(
+                [EpochOrder(r, (self.seed, _EPOCH, name, lane)) for lane, r in enumerate(shares)]
+            )
 
     def _check(self) -> None:
         if not self.sources or any(source.weight <= 0 for source in self.sources):
@@ -128,7 +162,7 @@ class PackingPlan:
     @property
     def start(self) -> Cursor:
         """Before the first step."""
-        return Cursor(drawn=(0,) * len(self.sources))
+        return Cursor(carried=(0,) * self.lanes, drawn=(0,) * len(self.sources))
 
     @property
     def samples_per_step(self) -> float:
@@ -146,22 +180,25 @@ class PackingPlan:
         return sum(len(usable) for usable in self._usable)
 
     def steps(self, cursor: Cursor) -> Iterator[tuple[list[Pack], Cursor]]:
-        """The rows of every step from `cursor` on, for ever, each with the cursor after it."""
-        packs = self._carried(cursor) + self._window(cursor.window, cursor.drawn)
-        while True:
-            while cursor.row + self.rows_per_step <= len(packs):
-                rows = packs[cursor.row : cursor.row + self.rows_per_step]
-                cursor = replace(cursor, step=cursor.step + 1, row=cursor.row + len(rows))
+        """The rows of every step from `cursor` on, for ever, each with the cursor after it.
+
+        Rows of one lane stand together.
+        """
+        rest, each = self._carried(cursor), self.rows_per_step // self.lanes
+        for own, drawn in self._windows(cursor.window, cursor.drawn):
+            lanes = [before + rows for before, rows in zip(rest, own, strict=True)]
+            shortest = min(map(len, lanes))
+            while cursor.row + each <= shortest:
+                rows = [row for lane in lanes for row in lane[cursor.row : cursor.row + each]]
+                cursor = replace(cursor, step=cursor.step + 1, row=cursor.row + each)
                 yield rows, cursor
-            rest = packs[cursor.row :]
-            counts = self._counts(cursor.window)
-            drawn = tuple(a + b for a, b in zip(cursor.drawn, counts, strict=True))
-            cursor = Cursor(cursor.step, cursor.window + 1, 0, len(rest), drawn)
-            packs = rest + self._window(cursor.window, cursor.drawn)
+            rest = [lane[cursor.row :] for lane in lanes]
+            cursor = Cursor(cursor.step, cursor.window + 1, 0, tuple(map(len, rest)), drawn)
 
     def cursor(self, state: Mapping[str, Any]) -> Cursor:
         """The cursor whose `state` that is."""
-        return Cursor(**{**state, "drawn": tuple(state["drawn"])})
+        lists = {name: tuple(state[name]) for name in ("carried", "drawn")}
+        return Cursor(**{**state, **lists})
 
     def share(self, rows: Sequence[Pack], pieces: int) -> StepShare:
         """What each of so many pieces of a step of the given rows divides its sums by."""
@@ -175,15 +212,16 @@ class PackingPlan:
 
         Out of the first window; what nobody learns to say is pictures and questions about them.
         """
-        packs = self._window(0, self.start.drawn)
+        packs = [pack for lane in self._window(0, self.start.drawn) for pack in lane]
         packs.sort(key=self._unsupervised, reverse=True)
         return list(islice(cycle(packs), count))
 
     def shares(self, cursor: Cursor) -> dict[str, tuple[float, float]]:
         """Share of the samples up to `cursor` that each source gave, and the share asked for."""
-        carried = self._carried(cursor)
-        packs = carried + self._window(cursor.window, cursor.drawn)
-        counts = np.array(cursor.drawn) - self._given(carried) + self._given(packs[: cursor.row])
+        counts = self.lanes * np.array(cursor.drawn)
+        own = self._window(cursor.window, cursor.drawn)
+        for carried, rows in zip(self._carried(cursor), own, strict=True):
+            counts += self._given((carried + rows)[: cursor.row]) - self._given(carried)
         asked = np.diff(self._bounds, prepend=0.0)
         given = counts / max(1, int(counts.sum()))
         names = (source.name for source in self.sources)
@@ -196,11 +234,11 @@ class PackingPlan:
 
     def fingerprint(self) -> str:
         """Changes with everything the plan depends on."""
-        digest = zlib.crc32(f"{self.tokens_per_row} {self.batch} {self.seed}".encode())
+        digest = zlib.crc32(f"{_VERSION} {self.tokens_per_row} {self.batch} {self.seed}".encode())
         for source in self.sources:
             digest = zlib.crc32(f"{source.name} {source.weight}".encode(), digest)
             for array in (source.tokens, source.chunk):
-                digest = zlib.crc32(np.ascontiguousarray(array, np.int64).tobytes(), digest)
+                digest = zlib.crc32(np.ascontiguousarray(array, np.int64), digest)
         return f"{digest:08x}"
 
     def _tokens(self, pack: Pack) -> int:
@@ -210,19 +248,21 @@ class PackingPlan:
         spoken = sum(int(self.sources[source].supervised[index]) for source, index in pack)
         return self._tokens(pack) - spoken
 
-    def _carried(self, cursor: Cursor) -> list[Pack]:
-        """The rows earlier windows left over."""
-        packs: list[Pack] = []
+    def _carried(self, cursor: Cursor) -> Lanes:
+        """The rows earlier windows left over, of each lane."""
+        lanes: Lanes = [[] for _ in range(self.lanes)]
         window, drawn = cursor.window, cursor.drawn
-        while len(packs) < cursor.carried:
+        while any(len(lane) < many for lane, many in zip(lanes, cursor.carried, strict=True)):
             window -= 1
-            counts = self._counts(window)
-            drawn = tuple(a - b for a, b in zip(drawn, counts, strict=True))
-            packs = self._window(window, drawn) + packs
-        return packs[len(packs) - cursor.carried :]
+            drawn = tuple(a - b for a, b in zip(drawn, self._counts(window), strict=True))
+            own = self._window(window, drawn)
+            lanes = [rows + lane for rows, lane in zip(own, lanes, strict=True)]
+        return [lane[len(lane) - n :] for lane, n in zip(lanes, cursor.carried, strict=True)]
 
     def _draws(self, window: int) -> Integers:
-        """The source of every sample of a window."""
+        """The source of every sample of a window, (N,), the same for all lanes."""
+        if len(self.sources) == 1:
+            return np.zeros(self._window_size, np.int64)
         uniform = random_numbers(self.seed, _DRAW, window).random_sample(self._window_size)
         return np.minimum(np.searchsorted(self._bounds, uniform, "right"), len(self.sources) - 1)
 
@@ -230,90 +270,69 @@ class PackingPlan:
         counts = np.bincount(self._draws(window), minlength=len(self.sources))
         return [int(count) for count in counts]
 
-    def _window(self, window: int, drawn: Sequence[int]) -> list[Pack]:
-        """The rows of a window in random order."""
-        draws = self._draws(window)
-        indices = np.empty_like(draws)
-        lengths = np.empty_like(draws)
-        for number, source in enumerate(self.sources):
+    def _window(self, window: int, drawn: Sequence[int]) -> Lanes:
+        """The rows of one window, of each lane; the last two are remembered."""
+        key = window, tuple(drawn)
+        if key not in self._known:
+            while len(self._known) > 1:
+                del self._known[next(iter(self._known))]
+            self._known[key] = next(self._windows(window, drawn))[0]
+        return self._known[key]
+
+    def _windows(
+        self, window: int, drawn: Sequence[int]
+    ) -> Iterator[tuple[Lanes, tuple[int, ...]]]:
+        """The rows of the windows from one on, for ever, with what is drawn after each."""
+        together = 1  # the first comes soon; then more and more of them are planned at once
+        while True:
+            draws, indices, after = [], [], []
+            for number in range(window, window + together):
+                draws.append(self._draws(number))
+                indices.append(self._indices(draws[-1], drawn))
+                counts = np.bincount(draws[-1], minlength=len(self.sources)).tolist()
+                drawn = tuple(a + b for a, b in zip(drawn, counts, strict=True))
+                after.append(drawn)
+            fits = self._fits(draws, indices)
+            for number, taken in enumerate(after):
+                yield self._rows(window + number, draws[number], indices[number], fits), taken
+            window, together = window + together, min(2 * together, _TOGETHER // self.lanes)
+
+    def _indices(self, draws: Integers, drawn: Sequence[int]) -> Integers:
+        """The samples of a window in their sources, (L, N)."""
+        indices = np.empty((self.lanes, len(draws)), np.int32)
+        for number, orders in enumerate(self._orders):
             mine = draws == number
-            indices[mine] = self._next(number, drawn[number], int(mine.sum()))
-            lengths[mine] = source.tokens[indices[mine]]
-        samples = list(zip(draws.tolist(), indices.tolist(), strict=True))
-        packs = best_fit_decreasing(lengths, self.tokens_per_row)
-        order = random_numbers(self.seed, _ROWS, window).permutation(len(packs))
-        return [[samples[place] for place in packs[number]] for number in order.tolist()]
+            for lane, order in enumerate(orders):
+                places = order.take(drawn[number], int(mine.sum()))
+                indices[lane, mine] = self._usable[number][places]
+        return indices
 
-    def _next(self, number: int, position: int, count: int) -> Integers:
-        """The samples at `position` ... of a source's endless run of epochs."""
-        length = len(self._usable[number])
-        parts = [np.zeros(0, np.int64)]
-        while count > 0:
-            epoch, offset = divmod(position, length)
-            part = self._order(number, epoch)[offset : offset + count]
-            parts.append(part)
-            position, count = position + len(part), count - len(part)
-        return np.concatenate(parts)
+    def _fits(
+        self, draws: Sequence[Integers], indices: Sequence[Integers]
+    ) -> Iterator[tuple[Integers, Integers]]:
+        """The samples of each lane of each window longest first, and the row of each of them."""
+        lengths = np.empty((len(draws), self.lanes, self._window_size), np.int32)
+        for window, (drawn, chosen) in enumerate(zip(draws, indices, strict=True)):
+            for number, source in enumerate(self.sources):
+                mine = drawn == number
+                lengths[window][:, mine] = source.tokens[chosen[:, mine]]
+        orders, rows = best_fit(lengths.reshape(-1, self._window_size), self.tokens_per_row)
+        return zip(orders, rows, strict=True)
 
-    def _order(self, number: int, epoch: int) -> Integers:
-        """One epoch of a source; the last two are remembered."""
-        known = self._orders[number]
-        if epoch not in known:
-            for old in [e for e in known if abs(e - epoch) > 1]:
-                del known[old]
-            source, usable = self.sources[number], self._usable[number]
-            random = random_numbers(self.seed, _EPOCH, epoch, zlib.crc32(source.name.encode()))
-            known[epoch] = usable[epoch_order(source.chunk[usable], random)]
-        return known[epoch]
-
-
-def epoch_order(chunk: Integers, random: np.random.RandomState) -> Integers:
-    """Positions 0 ... N-1 in random order, few chunks at a time.
-
-    Chunks are put in random order and shuffled in groups of at least a window's samples, so reading
-    stays local and every sample comes once.
-    """
-    borders = np.flatnonzero(np.diff(chunk)) + 1
-    chunks = np.split(np.arange(len(chunk)), borders)
-    parts, group, size = [], [], 0
-    order = random.permutation(len(chunks)).tolist()
-    for place, number in enumerate(order):
-        group.append(chunks[number])
-        size += len(chunks[number])
-        if size >= WINDOW or place == len(order) - 1:
-            parts.append(random.permutation(np.concatenate(group)))
-            group, size = [], 0
-    return np.concatenate(parts)
-
-
-def best_fit_decreasing(lengths: Integers, room: int) -> list[list[int]]:
-    """Rows of positions: each sample, longest first, goes where it leaves the least room.
-
-    Args:
-        lengths: (N,) tokens of each sample, none above `room`.
-        room: tokens a row holds.
-    """
-    rows: list[list[int]] = []
-    with_room: list[list[int]] = [[] for _ in range(room + 1)]  # rows by the room they have left
-    present = 0  # bit r: there is a row with r slots left
-    order = np.argsort(-lengths, kind="stable")
-    for place, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        candidates = present >> length
-        if candidates:
-            space = length + (candidates & -candidates).bit_length() - 1
-            row = with_room[space].pop()
-            if not with_room[space]:
-                present ^= 1 << space
-            rows[row].append(place)
-        else:
-            space, row = room, len(rows)
-            rows.append([place])
-        left = space - length
-        with_room[left].append(row)
-        present |= 1 << left
-    return rows
-
-
-def random_numbers(*seed: int) -> np.random.RandomState:
-    """A stream of random numbers of its own for every tuple of numbers."""
-    return np.random.RandomState([number % 2**32 for number in seed])
+    def _rows(
+        self,
+        window: int,
+        draws: Integers,
+        indices: Integers,
+        fits: Iterator[tuple[Integers, Integers]],
+    ) -> Lanes:
+        """The rows of each lane of a window in random order."""
+        lanes: Lanes = []
+        for lane, (order, rows) in zip(range(self.lanes), fits, strict=False):
+            places, borders = by_row(rows)
+            order = order[places]
+            samples = list(zip(draws[order].tolist(), indices[lane][order].tolist(), strict=True))
+            random = random_numbers(self.seed, _ROWS, window, lane)
+            shuffled = random.permutation(len(borders) - 1).tolist()
+            lanes.append([samples[borders[n] : borders[n + 1]] for n in shuffled])
+        return lanes

@@ -14,17 +14,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lit_eve_data.builtin.scenes import ScenesOptions
 from lit_eve_data.disk import elsewhere
 from lit_eve_data.disk.elsewhere import local_copy, verify_at
 from lit_eve_data.disk.manifest import NAME, read_manifest
 from lit_eve_data.disk.reading import RecordStore
 from lit_eve_data.disk.stores import open_store
 from lit_eve_data.loading.loader import PackedLoader
+from lit_eve_data.loading.working import Share
 from lit_eve_data.packing.lengths import SampleEncoder
 from lit_eve_data.packing.plan import PackingPlan
 from lit_eve_data.preparing.prepare import Preparing
 from lit_eve_data.preparing.publishing import publish, stage
-from lit_eve_data.sources import FileOptions, source_at
+from lit_eve_data.preparing.writing import WritingOptions, write_dataset
+from lit_eve_data.sources import FileOptions, ScenesSource, source_at
 
 HERE = Preparing(workers=0)
 pytestmark = pytest.mark.usefixtures("prepared_in_this_process")
@@ -149,6 +152,30 @@ def test_workers_share_one_copy_and_see_the_same_stream(
     for one, other in zip(near, loader, strict=True):
         assert one.token_ids.equal(other.token_ids)
         assert one.images.patches.equal(other.images.patches)
+
+
+def test_two_machines_fetch_each_its_own_chunks(
+    tmp_path: Path, encoder: SampleEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("plan.WINDOW", 24), ("orders.WINDOW", 24), ("plan._LANE", 48)):
+        monkeypatch.setattr(f"lit_eve_data.packing.{name}", value)
+    source = ScenesSource(ScenesOptions(train=240, val=0, test=0, sides=(32, 48)))
+    write_dataset(source, tmp_path / "there", WritingOptions(0, chunk_bytes=40_000))
+    near = RecordStore(tmp_path / "there").view
+    plan = PackingPlan([encoder.lengths("scenes", near, 1.0)], 256, 24, 0)
+    chunks = []
+    for machine in (0, 1):
+        copy = local_copy(f"file://{tmp_path}/there", tmp_path / f"machine-{machine}")
+        store = RecordStore(copy)
+        for rows, _ in islice(plan.steps(plan.start), round(240 / plan.samples_per_step)):
+            for index in (n for row in Share(machine, 2).of(rows)[0] for _, n in row):
+                assert store.read(index)
+        chunks.append({path.name for path in copy.rglob("*.bin")})
+    total = len(list((tmp_path / "there").rglob("*.bin")))
+    assert plan.lanes >= 2
+    assert total > 20
+    assert len(chunks[0] | chunks[1]) == total
+    assert len(chunks[0] & chunks[1]) <= 1  # the one that is cut to make shares equal
 
 
 def test_what_was_copied_before_an_interruption_is_not_copied_again(
