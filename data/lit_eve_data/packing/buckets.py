@@ -158,7 +158,7 @@ class BucketPlan:
         for source in self.sources:
             digest = zlib.crc32(f"{source.name} {source.weight}".encode(), digest)
             for array in (source.sizes, source.chunk):
-                digest = zlib.crc32(np.ascontiguousarray(array, np.int64), digest)
+                digest = zlib.crc32(np.ascontiguousarray(array, np.int64).data, digest)
         return f"{digest:08x}"
 
     def _order(self, bucket: Bucket) -> EpochOrder:

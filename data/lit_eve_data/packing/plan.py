@@ -238,7 +238,7 @@ class PackingPlan:
         for source in self.sources:
             digest = zlib.crc32(f"{source.name} {source.weight}".encode(), digest)
             for array in (source.tokens, source.chunk):
-                digest = zlib.crc32(np.ascontiguousarray(array, np.int64), digest)
+                digest = zlib.crc32(np.ascontiguousarray(array, np.int64).data, digest)
         return f"{digest:08x}"
 
     def _tokens(self, pack: Pack) -> int:
@@ -299,7 +299,7 @@ class PackingPlan:
 
     def _indices(self, draws: Integers, drawn: Sequence[int]) -> Integers:
         """The samples of a window in their sources, (L, N)."""
-        indices = np.empty((self.lanes, len(draws)), np.int32)
+        indices = np.empty((self.lanes, len(draws)), np.int64)
         for number, orders in enumerate(self._orders):
             mine = draws == number
             for lane, order in enumerate(orders):
@@ -311,7 +311,7 @@ class PackingPlan:
         self, draws: Sequence[Integers], indices: Sequence[Integers]
     ) -> Iterator[tuple[Integers, Integers]]:
         """The samples of each lane of each window longest first, and the row of each of them."""
-        lengths = np.empty((len(draws), self.lanes, self._window_size), np.int32)
+        lengths = np.empty((len(draws), self.lanes, self._window_size), np.int64)
         for window, (drawn, chosen) in enumerate(zip(draws, indices, strict=True)):
             for number, source in enumerate(self.sources):
                 mine = drawn == number

@@ -155,9 +155,12 @@ def test_without_the_fast_decoder_pillow_looks_inside(monkeypatch: pytest.Monkey
     assert check_image(JPEG, RULES).data == JPEG
     asked: list[tuple[int, int]] = []
     load = Image.Image.load
-    monkeypatch.setattr(
-        "PIL.ImageFile.ImageFile.load", lambda self: (asked.append(self.size), load(self))[1]
-    )
+
+    def noting(image: Image.Image) -> Any:
+        asked.append(image.size)
+        return load(image)
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", noting)
     check_image(JPEG, RULES)
     assert asked == [(8, 5)]
 
