@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 KEY = "averaged_weights"
 """Where a checkpoint holds them."""
@@ -27,7 +27,7 @@ class WeightAveraging(Callback):
         decay: d in the long run.
 
     Raises:
-        ValueError: if the decay is out of range, or when a fit starts, if weights are sharded.
+        ValueError: if the decay is out of range.
 
     Source:
         Ramesh et al. 2021, arXiv:2102.12092, A.2 (0.999). The short start is not theirs.
@@ -43,20 +43,11 @@ class WeightAveraging(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from the weights, unless a checkpoint brought averages."""
-        live = _weights(pl_module)
-        for name, weight in live.items():
-            if isinstance(weight, DTensor):
-                raise ValueError(
-                    f"{name} is split over processes, but averaging keeps whole weights: train "
-                    "with `strategy: ddp`, or without averaged weights."
-                )
-            average = self.averages.get(name)
-            self.averages[name] = (weight if average is None else average).to(
-                weight.device, torch.float32 if _is_averaged(weight) else weight.dtype, copy=True
-            )
+        self._settle(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on from the resumed step."""
+        """Go on from the resumed step; shards are restored only after `on_fit_start`."""
+        self._settle(pl_module)
         self._seen_step = trainer.global_step
 
     @torch.no_grad()
@@ -100,14 +91,26 @@ class WeightAveraging(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the averages."""
-        checkpoint[KEY] = {name: average.clone() for name, average in self.averages.items()}
+        """Add the averages, whole, on the rank that writes; all ranks have to come here."""
+        whole = {name: _whole(average) for name, average in self.averages.items()}
+        checkpoint[KEY] = whole if trainer.is_global_zero else {}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Take the averages; a checkpoint without them starts them at its weights."""
         self.averages = dict(checkpoint.get(KEY, {}))
+
+    def _settle(self, pl_module: LightningModule) -> None:
+        """An average for every weight, where and as that is; the weight itself where it has none.
+
+        Every rank averages its own shards, without a word to the others.
+        """
+        for name, weight in _weights(pl_module).items():
+            average = _shared_as(weight, self.averages.get(name, weight))
+            self.averages[name] = average.to(
+                weight.device, torch.float32 if _is_averaged(weight) else weight.dtype, copy=True
+            )
 
     @torch.no_grad()
     def _swap(self, pl_module: LightningModule, averaged: bool) -> None:
@@ -151,6 +154,18 @@ def _weights(pl_module: LightningModule) -> dict[str, Tensor]:
     """Every tensor that a checkpoint holds, by name."""
     state: dict[str, Any] = pl_module.state_dict()
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _shared_as(weight: Tensor, whole: Tensor) -> Tensor:
+    """This rank's shard of a whole average, if the weight is sharded."""
+    if not isinstance(weight, DTensor) or isinstance(whole, DTensor):
+        return whole
+    mesh, placements = weight.device_mesh, weight.placements
+    return distribute_tensor(whole.to(weight.device), mesh, placements, src_data_rank=None)
+
+
+def _whole(average: Tensor) -> Tensor:
+    return average.full_tensor().cpu() if isinstance(average, DTensor) else average.clone()
 
 
 def _is_averaged(weight: Tensor) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lit_eve.checkpoints import newest
 from lit_eve.checkpoints.files import checkpoint_name, manifest_path
 from lit_eve.running.directory import RunDirectory
+from lit_eve.strategies import shared_out
 
 
 def find_weights(
@@ -64,12 +65,12 @@ def _at_step(directory: RunDirectory, stages: Sequence[str], step: int) -> tuple
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
-    """Fill a model from weights that were read from `file`.
+    """Fill a model, whole or sharded, from weights that were read from `file`.
 
     Raises:
         ValueError: naming what is missing or unknown.
     """
-    missing, unknown = model.load_state_dict(weights, strict=False)
+    missing, unknown = model.load_state_dict(shared_out(model, weights), strict=False)
     if missing or unknown:
         raise ValueError(
             f"{file} does not hold this model: missing {missing[:5]}, unknown {unknown[:5]}. "

@@ -9,7 +9,12 @@ from lit_eve.strategies.build import Sharding, build_strategy
 from lit_eve.strategies.launch import Launch, detect_launch, shut_down
 from lit_eve.strategies.replicated import ReplicatedStrategy
 from lit_eve.strategies.sharded import ShardedStrategy
-from lit_eve.strategies.weights import builds_on_meta, gather_weights, usable_weights
+from lit_eve.strategies.weights import (
+    builds_on_meta,
+    gather_weights,
+    shared_out,
+    usable_weights,
+)
 
 __all__ = [
     "Launch",
@@ -22,6 +27,7 @@ __all__ = [
     "compile_blocks",
     "detect_launch",
     "gather_weights",
+    "shared_out",
     "shut_down",
     "usable_weights",
 ]

@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
 )
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lit_eve.checkpoints.atomic import world_size
 
@@ -80,6 +81,24 @@ def gather_weights(module: nn.Module) -> dict[str, Tensor]:
         for name, tensor in get_model_state_dict(module, options=options).items()
         if isinstance(tensor, Tensor)
     }
+
+
+def shared_out(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `module.load_state_dict` takes: whole weights, or this rank's shards of them.
+
+    Args:
+        module: whole or sharded.
+        weights: whole, by name; the same on every rank.
+    """
+    own = module.state_dict()
+    shared = dict(weights)
+    for name, weight in weights.items():
+        here = own.get(name)
+        if isinstance(here, DTensor):
+            shared[name] = distribute_tensor(
+                weight.to(here.device), here.device_mesh, here.placements, src_data_rank=None
+            )
+    return shared
 
 
 @contextmanager

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from lit_eve.checkpoints import newest
+from lit_eve.checkpoints.atomic import load_verified
+from lit_eve_callbacks.weight_averaging import WeightAveraging, averaged_weights
 from tests.rank_pool import RankPool
-from tests.rank_scenarios import Plan, difference, train
+from tests.rank_scenarios import Plan, Result, difference, train
 from tests.rank_tasks import (
+    AveragedTask,
     EveTask,
     LivelyQuantizerTask,
     PackedRows,
@@ -63,6 +69,44 @@ def test_codes_drawn_at_random_are_the_same_on_all_ranks(
     plan = replace(CASES["codebook of moving averages"], task=LivelyQuantizerTask)
     ranks = two_ranks.run(train, replace(plan, strategy=strategy))  # type: ignore[arg-type]
     assert [rank.divergence for rank in ranks] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "hsdp"])
+def test_shards_of_averaged_weights_are_averages_of_the_whole_ones(
+    strategy: str, tmp_path: Path, two_ranks: RankPool
+) -> None:
+    """Also after a stop, and in what validation saw; averaging nothing shows as 1e-2."""
+    case = replace(
+        CASES["codebook of moving averages"],
+        task=AveragedTask,
+        options={"validate": True, "val_check_interval": 2},
+        directory=tmp_path / "alone",
+    )
+    whole = train(replace(case, callbacks=(WeightAveraging(0.5),)))
+    plan = replace(
+        case,
+        strategy=strategy,  # type: ignore[arg-type]
+        directory=tmp_path / "ranks",
+        callbacks=(WeightAveraging(0.5),),  # another one: it keeps its averages
+    )
+    two_ranks.run(train, replace(plan, crash=3))
+    shards = two_ranks.run(train, plan)[0]
+    assert float(whole.weights["said"]) != 0.0
+    assert difference(whole.weights, shards.weights) < TOLERANCE
+    averages = [averaged(tmp_path / name) for name in ("alone", "ranks")]
+    assert difference(*averages) < TOLERANCE
+    assert difference(averages[0], weights_of(whole)) > 1e-2
+
+
+def averaged(directory: Path) -> dict[str, Tensor]:
+    checkpoint = newest(directory)
+    assert checkpoint is not None
+    return averaged_weights(load_verified(checkpoint))
+
+
+def weights_of(result: Result) -> dict[str, Tensor]:
+    named = result.weights.items()
+    return {name.removeprefix("model."): w for name, w in named if name.startswith("model.")}
 
 
 # Weights move by 9e-2. bfloat16 on one process is 4.4e-4 away from float32; two processes are
