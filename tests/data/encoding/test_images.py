@@ -144,4 +144,6 @@ def test_both_resamplers_make_nearly_the_same_picture(size: tuple[int, int]) -> 
     assert np.abs(one - other).max() <= 2
     assert np.abs(one - other).mean() < 0.2  # 0.13 where an edge grows twelvefold
     assert (one != other).any()
-    assert resize(image, *size).base is not None  # torch's own memory: nothing is laid out anew
+    assert (
+        resize(image, *size, "torch").base is not None
+    )  # torch's own memory: nothing is laid out anew
