@@ -87,6 +87,7 @@ class ConvolutionalEncoder(nn.Module):
         layers += [_normalisation(current, layout.norm), nn.SiLU()]
         last = nn.Conv2d(current, out_channels, 1)
         nn.init.normal_(last.weight, std=(SILU_POWER * current) ** -0.5)
+        assert last.bias is not None  # as asked
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(*layers, last)
 
