@@ -68,7 +68,7 @@ def test_five_mistakes_are_reported_together(tmp_path: Path) -> None:
     for right, wrong in (
         ("heads: 4,", "heads: 5,"),
         ("type: eve_v2", "type: eve_v3"),
-        ("sides: [32, 64]", "sides: [30, 64]"),
+        ("sides: [32, 48]", "sides: [30, 48]"),
         ("for: 24k samples", "for: 24k sample_s"),
         ("keep: 2", "kep: 2"),
     ):

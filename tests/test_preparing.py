@@ -34,7 +34,7 @@ def test_two_datasets_are_prepared_at_the_same_time(
 
     monkeypatch.setattr(assemble, "dataset", dataset)
     found = prepare_datasets(experiment, Path("data"), Console(file=io.StringIO()))
-    assert found == {"glimpses": Path("data/16000"), "scenes": Path("data/32000")}
+    assert found == {"glimpses": Path("data/16000"), "scenes": Path("data/40000")}
     assert list(found) == ["glimpses", "scenes"]
 
 
