@@ -41,7 +41,9 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, datasets: Path) -> Path:
     """A finished run of the quickstart, shrunk; read only."""
     from lit_eve.running import run
+    from lit_eve.running.directory import RUN_VARIABLE
 
+    os.environ.pop(RUN_VARIABLE, None)  # of a run that another fixture has made for the same test
     directory = run.start(
         QUICKSTART,
         [UNTRACKED],
