@@ -18,7 +18,7 @@ import gradio
 from PIL import Image
 
 from lit_eve.chat.drawing import boxes_in, seen, told
-from lit_eve.chat.talk import Talk, words
+from lit_eve.chat.talk import SILENCE, Talk, words
 from lit_eve.inference.assistant import Answer, Assistant, Decoding
 from lit_eve.inference.requests import stored
 from lit_eve.metrics.answers import Box
@@ -105,7 +105,7 @@ class Page:
                 if isinstance(piece, Answer):
                     talk, boxes = Talk.after(question, piece), tuple(boxes_in(piece.text))
                     visit = Visit(talk, visit.shown, boxes=boxes)
-                    answer = piece.text
+                    answer = piece.text.strip() or SILENCE
                 else:
                     answer += piece
                 spoken = [*said, {"role": "assistant", "content": answer}]

@@ -10,6 +10,9 @@ from threading import Thread
 from lit_eve.inference.assistant import Answer, Assistant, Decoding, Question, user_turn
 from lit_eve_data.disk.records import StoredImage, Turn
 
+SILENCE = "(the model said nothing)"
+"""What is shown for an answer without words, which a model that learnt little may give."""
+
 
 @dataclass(frozen=True)
 class Talk:

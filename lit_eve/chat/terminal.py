@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lit_eve.chat.talk import Talk
+from lit_eve.chat.talk import SILENCE, Talk
 from lit_eve.inference.assistant import Assistant, Decoding
 from lit_eve.inference.requests import read_picture
 from lit_eve_data.disk.records import StoredImage
@@ -96,6 +96,8 @@ class Chat:
             self.console.print("-")
             raise
         self.console.print()
+        if not answer.text.strip():
+            self._note(SILENCE)
         if not answer.finished:
             self._note(f"cut off after {answer.tokens} tokens")
         self.talk, self.shown = Talk.after(question, answer), []

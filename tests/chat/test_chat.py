@@ -87,6 +87,16 @@ def test_what_cannot_be_done_is_told_and_the_talk_goes_on(
     assert len(chat.talk.turns) == 2
 
 
+def test_an_answer_without_words_is_told(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = Answer("", 0, finished=True)
+    monkeypatch.setattr(Assistant, "stream", lambda *_: nothing)
+    chat, said = talked(assistant, "What?")
+    assert "(the model said nothing)" in said
+    assert chat.talk.turns[1]["content"] == ""
+
+
 def test_words_come_before_the_answer_and_make_it(assistant: Assistant) -> None:
     question = Talk().question("What?", [picture(16, 24)])
     *pieces, whole = words(assistant, question, SHORT)
@@ -181,5 +191,8 @@ def test_the_page_answers_and_draws_the_regions(
     assert visit.talk.turns[2]["content"] == "Where?"  # the picture was shown before
     assert visit.boxes == (Box(0.1, 0.1, 0.9, 0.9),)
     assert (np.asarray(drawn)[..., 0] == REGION[0]).any()
+    monkeypatch.setattr(module, "words", lambda *arguments: iter([Answer("", 0, True)]))
+    *_, (_, history, _, _) = page.ask("Why?", history, False, visit)
+    assert history[-1]["content"] == "(the model said nothing)"
     assert page.start_over(visit)[1] == module.Visit(Talk(), visit.shown, True)
     assert page.show(None, True, visit)[0] is None
