@@ -28,8 +28,7 @@ from PIL import Image
 from lit_eve_data.disk.manifest import NAME, verify
 from lit_eve_data.disk.reading import RecordStore
 
-SAMPLES = 400
-MOST_SECONDS = 12.0  # of a start before it is killed: about what it takes to the end
+SAMPLES = 1200
 CALLER = """
 import sys
 from pathlib import Path
@@ -96,11 +95,13 @@ def content(directory: Path) -> dict[str, list[bytes]]:
     return {name: [store.read(n) for n in range(len(store))] for name, store in stores.items()}
 
 
-def one_round(source: Path, to: Path, expected: dict[str, list[bytes]], whom: str) -> list[str]:
-    """Kill up to three times, then let it end; what was hit."""
+def one_round(
+    source: Path, to: Path, expected: dict[str, list[bytes]], whom: str, seconds: float
+) -> list[str]:
+    """Kill up to three times within what a start takes, then let it end; what was hit."""
     hits = []
     for _ in range(random.randint(1, 3)):
-        hits.append(killed(start(source, to), whom, random.uniform(0.5, MOST_SECONDS)))
+        hits.append(killed(start(source, to), whom, random.uniform(0.15, 0.95) * seconds))
         assert hits[-1] == "too late" or not (to / NAME).exists() or content(to) == expected
     last = start(source, to)
     said = last.communicate()[1]
@@ -121,13 +122,16 @@ def main() -> None:
         root = Path(folder)
         (root / "in").mkdir()
         source = made(root / "in")
+        began = time.monotonic()
         assert start(source, root / "straight/out").wait() == 0
+        seconds = time.monotonic() - began
+        print(f"undisturbed: {seconds:.1f} s")
         expected = content(root / "straight/out")
         blobs = [blob for split in expected.values() for blob in split]
         assert len(set(blobs)) == len(blobs) == SAMPLES
         for number in range(arguments.rounds):
             whom = ("caller", "writer", "worker", "group")[number % 4]
-            hits = one_round(source, root / f"{number}/out", expected, whom)
+            hits = one_round(source, root / f"{number}/out", expected, whom, seconds)
             print(f"{number + 1:>3}  {', '.join(hits)}: complete, unique, verified", flush=True)
 
 
