@@ -41,17 +41,19 @@ def test_two_datasets_are_prepared_at_the_same_time(
 def test_a_failure_is_raised_while_another_dataset_is_still_at_work(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    never = threading.Event()
+    never, ended = threading.Event(), []
 
     def dataset(options: Any, root: Path, progress: Any) -> Path:
         if options.train == 16000:
             raise ValueError("the disk is full")
         never.wait(30)
+        ended.append(root)
         return root
 
     monkeypatch.setattr(assemble, "dataset", dataset)
     with pytest.raises(ValueError, match="the disk is full"):
         prepare_datasets(experiment, Path("data"), Console(file=io.StringIO()))
+    assert not ended, "the other one was waited for"
     never.set()
 
 
