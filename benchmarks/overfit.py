@@ -1,6 +1,6 @@
 """Can each kind of tokenizer remember sixteen scenes? Codes and all, or something is broken.
 
-    uv run python -m benchmarks.overfit            all four, under a minute each on two cores
+    uv run python -m benchmarks.overfit            all four; the dVAE misses: docs/tokenizers.md
 
 Each laptop file's model is trained on the same sixteen scenes, all of them in every step, and
 rebuilds them from hard codes: PSNR over 25 dB is asked for.

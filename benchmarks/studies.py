@@ -80,7 +80,7 @@ def _budgets(*thousands: int) -> dict[str, Sequence[str]]:
 
 STUDIES: Mapping[str, Study] = {
     "sizes": Study(
-        "Free size and ratio against a square of about the same area.",
+        "Free size and ratio against a square of at least the same area.",
         "sizes.yaml",
         {
             "own size": (),
