@@ -14,7 +14,7 @@ from lit_eve.models.language_model import LanguageModel
 from lit_eve.models.patch_alignment import PatchAlignment
 from lit_eve.models.patch_embedding import EvePatchEmbedding, LinearPatchEmbedding
 from lit_eve.models.teacher import Normalisation, Teacher
-from lit_eve.models.vision_encoder import VisionEncoder
+from lit_eve.models.vision_encoder import VitEncoder
 from lit_eve.planning.flops import (
     Flops,
     alignment_flops,
@@ -114,7 +114,7 @@ def test_training_costs_three_times_what_is_trained_and_twice_what_gradients_pas
 
 
 def test_layers_that_look_cost_three_times_if_they_learn_and_twice_if_gradients_pass() -> None:
-    encoder, decoder = VisionEncoder.vit(SEEING, (-1,), PLAIN), LanguageModel.llama(40, 16, 2, 4)
+    encoder, decoder = VitEncoder.random(SEEING, (-1,), PLAIN), LanguageModel.llama(40, 16, 2, 4)
     built = CrossAttentionVLM(encoder, LinearConnector(16, 4, 16), decoder, heads=4, every=1)
     alone = Flops(vision=0, layers=0, attention=0, head=0, looking=10)
     assert forward_flops(built, TOKENS, 5, [(2, 2)]).looking == built.looking_flops(TOKENS, 1)

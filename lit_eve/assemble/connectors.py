@@ -41,8 +41,9 @@ def _pixel_shuffle(
 def _depth_breadth(
     options: encoders.DepthBreadth, encoder: VisionEncoder, out_width: int
 ) -> Connector:
-    layers = len(encoder.layers)
-    return DepthBreadthConnector(encoder.width, encoder.cells, out_width, layers, options.merge)
+    return DepthBreadthConnector(
+        encoder.width, encoder.cells, out_width, encoder.num_states, options.merge, options.depth
+    )
 
 
 def _q_former(options: encoders.QFormer, encoder: VisionEncoder, out_width: int) -> Connector:

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from transformers import CLIPConfig, CLIPImageProcessor
 
-from lit_eve.assemble.vision_language import LANGUAGE_MODELS, NO_SHAPES
+from lit_eve.assemble.vision_encoders import NO_SHAPES
+from lit_eve.assemble.vision_language import LANGUAGE_MODELS
 from lit_eve.models.contrastive import ContrastiveModel
 from lit_eve.models.text_model import TextModel
 from lit_eve.schema import foundations

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PretrainedConfig, ViTConfig
+from transformers import AutoConfig, ViTConfig
 
 from lit_eve.assemble.addresses import name_or_path
 from lit_eve.assemble.connectors import CONNECTORS
+from lit_eve.assemble.vision_encoders import NO_SHAPES, VISION_ENCODERS, Shapes
 from lit_eve.models.divide_and_conquer import DividedLanguageModel
 from lit_eve.models.encoder import CrossAttentionVLM, EncoderVLM
 from lit_eve.models.encoder_free import EncoderFreeVLM
@@ -23,7 +23,6 @@ from lit_eve.models.patch_embedding import (
     PatchEmbedding,
 )
 from lit_eve.models.teacher import Normalisation, Teacher
-from lit_eve.models.vision_encoder import VisionEncoder
 from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.schema import alignments, encoders, images, language_models, patch_embeddings
 from lit_eve.schema.models import EncoderFree, EncoderModel, VisionLanguage
@@ -32,11 +31,6 @@ from lit_eve_data.encoding.images import Area, ImageCutter, LongestEdge, Native,
 
 Options = Any
 """A block of the schema; each function of a table knows its own class."""
-
-
-Shapes = Mapping[str, PretrainedConfig]
-"""Settings of pretrained models by the address in the file; read from there if missing."""
-NO_SHAPES: Shapes = MappingProxyType({})
 
 
 def _llama(
@@ -120,37 +114,6 @@ def _encoder_free(options: EncoderFree, language_model: LanguageModel) -> Encode
         PATCH_EMBEDDINGS[embedding.type](embedding, language_model.width),
         _patch_alignment(options, language_model),
     )
-
-
-def _vit(
-    options: encoders.VitEncoder, given: Normalisation, weights: bool, shapes: Shapes
-) -> VisionEncoder:
-    config = ViTConfig(
-        hidden_size=options.width,
-        num_hidden_layers=options.depth,
-        num_attention_heads=options.heads,
-        intermediate_size=4 * options.width,
-        image_size=options.image,
-        patch_size=options.patch,
-    )
-    return VisionEncoder.vit(config, options.layers, given)
-
-
-def _pretrained_encoder(
-    options: encoders.PretrainedEncoder, given: Normalisation, weights: bool, shapes: Shapes
-) -> VisionEncoder:
-    if options.source in shapes:
-        return VisionEncoder.shaped_like(shapes[options.source], options.layers, given)
-    source = name_or_path(options.source.resolved())
-    if weights:
-        return VisionEncoder.pretrained(source, options.layers, given)
-    return VisionEncoder.shaped_like(AutoConfig.from_pretrained(source), options.layers, given)
-
-
-VISION_ENCODERS: Mapping[str, Callable[[Options, Normalisation, bool, Shapes], VisionEncoder]] = {
-    "vit": _vit,
-    "pretrained": _pretrained_encoder,
-}
 
 
 def _encoder(

@@ -158,7 +158,7 @@ def shapes_of(model: VisionLanguageModel) -> dict[str, PretrainedConfig]:
     """Settings of Transformers' models inside, by part."""
     found = {"language_model": model.language_model.model.config}
     if isinstance(model, EncoderVLM):
-        found["vision_encoder"] = model.vision_encoder.model.config
+        found["vision_encoder"] = model.vision_encoder.config
     return found
 
 

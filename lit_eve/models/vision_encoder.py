@@ -1,11 +1,12 @@
-"""A Hugging Face vision encoder over the images of a batch: what encoder-free models leave out.
+"""Hugging Face vision encoders over the images of a batch: what encoder-free models leave out.
 
 Shapes: I images, C channels, N side of the encoder's input, P = (N / patch)^2 cells, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -24,11 +25,77 @@ from lit_eve.models.teacher import Normalisation
 from lit_eve_data.batches import ImageLayout, PackedImages
 
 
-class VisionEncoder(nn.Module):
-    """A vision transformer that is part of the model: trained, frozen and saved like the others.
+class VisionEncoder(nn.Module, ABC):
+    """A vision encoder that is part of the model: trained, frozen and saved like the others.
 
     Every image keeps its shape: its longer side becomes the encoder's own, the rest of the square
     is mean colour, as LLaVA-1.5 does.
+
+    Args:
+        side: N, of the square that the encoder takes.
+        patch: side of a cell in pixels.
+        own: how the encoder wants its pixels.
+        given: how the pixels of the batches are normalised.
+
+    Source:
+        Liu et al. 2023, arXiv:2310.03744, section 3.3 and appendix (padding to a square).
+    """
+
+    factor: Tensor
+    offset: Tensor
+
+    def __init__(self, side: int, patch: int, own: Normalisation, given: Normalisation) -> None:
+        super().__init__()
+        self.side, self.patch = side, patch
+        std = torch.tensor(own.std)
+        # given -> [0, 1] -> own, in one multiplication and addition
+        self.register_buffer("factor", torch.tensor(given.std) / std)  # (C,)
+        self.register_buffer("offset", (torch.tensor(given.mean) - torch.tensor(own.mean)) / std)
+
+    @property
+    @abstractmethod
+    def config(self) -> PretrainedConfig:
+        """Settings that `shaped_like` rebuilds the encoder from."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """D, the width of the features."""
+
+    @property
+    @abstractmethod
+    def num_states(self) -> int:
+        """Sets of features that `encode` gives of every image."""
+
+    @abstractmethod
+    def encode(self, pixels: Tensor) -> list[Tensor]:
+        """Sets of features, (I, P, D) each.
+
+        Args:
+            pixels: (I, C, N, N), normalised as the encoder wants them.
+        """
+
+    @property
+    def cells(self) -> int:
+        """P, the number of features of every image in a set."""
+        return (self.side // self.patch) ** 2
+
+    def forward(self, images: PackedImages, layout: ImageLayout) -> list[Tensor]:
+        """Sets of features, (I, P, D) each; cells row-major, nothing but cells."""
+        return self.encode(self._squares(images, layout))
+
+    def _squares(self, images: PackedImages, layout: ImageLayout) -> Tensor:
+        """The batch's images as the encoder wants them, (I, C, N, N)."""
+        shape = (1, -1, 1, 1)
+        pixels = unpack(images, layout) * self.factor.view(shape) + self.offset.view(shape)
+        sizes = [(rows * layout.cell, columns * layout.cell) for rows, columns in images.grids]
+        grids = fitted_grids(images.grids, self.side // self.patch)
+        targets = [(rows * self.patch, columns * self.patch) for rows, columns in grids]
+        return onto_squares(pixels, sizes, targets, self.side, self.patch)
+
+
+class VitEncoder(VisionEncoder):
+    """A vision transformer: CLIP's, SigLIP's, DINOv2's, ViT or the like.
 
     Args:
         model: takes `pixel_values` of one square size and returns hidden states of
@@ -39,13 +106,7 @@ class VisionEncoder(nn.Module):
 
     Raises:
         ValueError: if the model has no square grid of patches, or no such layer.
-
-    Source:
-        Liu et al. 2023, arXiv:2310.03744, section 3.3 and appendix (padding to a square).
     """
-
-    factor: Tensor
-    offset: Tensor
 
     def __init__(
         self,
@@ -54,22 +115,11 @@ class VisionEncoder(nn.Module):
         own: Normalisation,
         given: Normalisation,
     ) -> None:
-        super().__init__()
+        patch, side = _square_input(model.config)
+        super().__init__(side, patch, own, given)
         self.model = model
-        config = model.config
-        self.patch, self.side = _square_input(config)
         self.layers = tuple(layers)
-        depth: int = config.num_hidden_layers
-        outside = [layer for layer in layers if not -depth - 1 <= layer <= depth]
-        if outside or not layers:
-            raise ValueError(
-                f"the vision encoder has no hidden states {list(outside)}: it has {depth} layers. "
-                f"Choose from {-depth - 1} to {depth}; 0 is the embedding, -1 the last layer's."
-            )
-        std = torch.tensor(own.std)
-        # given -> [0, 1] -> own, in one multiplication and addition
-        self.register_buffer("factor", torch.tensor(given.std) / std)  # (C,)
-        self.register_buffer("offset", (torch.tensor(given.mean) - torch.tensor(own.mean)) / std)
+        refuse_outside(layers, model.config.num_hidden_layers, "the embedding")
 
     @classmethod
     def pretrained(cls, name_or_path: str, layers: Sequence[int], given: Normalisation) -> Self:
@@ -83,15 +133,10 @@ class VisionEncoder(nn.Module):
         Raises:
             ValueError: if it does not say how it wants its pixels.
         """
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(name_or_path)
-        if "image_mean" not in settings or "image_std" not in settings:
-            raise ValueError(
-                f"the preprocessor of {name_or_path} names no image_mean and image_std, without "
-                "which the encoder would see wrong colours. Add both to its "
-                "preprocessor_config.json."
-            )
-        own = Normalisation(tuple(settings["image_mean"]), tuple(settings["image_std"]))
-        model = AutoModel.from_pretrained(name_or_path, attn_implementation="sdpa")
+        own = normalisation_of(name_or_path, preprocessor_of(name_or_path))
+        model = AutoModel.from_pretrained(
+            name_or_path, dtype=torch.float32, attn_implementation="sdpa"
+        )
         return cls(_seeing(model), layers, own, given)
 
     @classmethod
@@ -111,7 +156,7 @@ class VisionEncoder(nn.Module):
         return cls(_seeing(model), layers, given, given)
 
     @classmethod
-    def vit(cls, config: ViTConfig, layers: Sequence[int], given: Normalisation) -> Self:
+    def random(cls, config: ViTConfig, layers: Sequence[int], given: Normalisation) -> Self:
         """A vision transformer with random weights.
 
         Args:
@@ -122,36 +167,62 @@ class VisionEncoder(nn.Module):
         return cls(ViTModel(config, add_pooling_layer=False), layers, given, given)
 
     @property
+    def config(self) -> PretrainedConfig:
+        """See `VisionEncoder`."""
+        settings: PretrainedConfig = self.model.config
+        return settings
+
+    @property
     def width(self) -> int:
-        """D, the width of the features."""
+        """See `VisionEncoder`."""
         return int(self.model.config.hidden_size)
 
     @property
-    def cells(self) -> int:
-        """P, the number of features of every image."""
-        return (self.side // self.patch) ** 2
-
-    def forward(self, images: PackedImages, layout: ImageLayout) -> list[Tensor]:
-        """Features of every chosen layer, (I, P, D) each, class token and registers left out."""
-        return self.encode(self._squares(images, layout))
+    def num_states(self) -> int:
+        """One of every chosen layer."""
+        return len(self.layers)
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
-        """Features of every chosen layer, (I, P, D) each.
-
-        Args:
-            pixels: (I, C, N, N), normalised as the encoder wants them.
-        """
+        """Those of every chosen layer; class token and registers are left out."""
         output = self.model(pixel_values=pixels.to(self.model.dtype), output_hidden_states=True)
         return [output.hidden_states[layer][:, -self.cells :] for layer in self.layers]
 
-    def _squares(self, images: PackedImages, layout: ImageLayout) -> Tensor:
-        """The batch's images as the encoder wants them, (I, C, N, N)."""
-        shape = (1, -1, 1, 1)
-        pixels = unpack(images, layout) * self.factor.view(shape) + self.offset.view(shape)
-        sizes = [(rows * layout.cell, columns * layout.cell) for rows, columns in images.grids]
-        grids = fitted_grids(images.grids, self.side // self.patch)
-        targets = [(rows * self.patch, columns * self.patch) for rows, columns in grids]
-        return onto_squares(pixels, sizes, targets, self.side, self.patch)
+
+def refuse_outside(layers: Sequence[int], depth: int, first: str) -> None:
+    """Raise ValueError unless an encoder of that depth has all those hidden states.
+
+    Args:
+        layers: numbers of hidden states.
+        depth: number of layers.
+        first: what hidden state 0 is, in words.
+    """
+    outside = [layer for layer in layers if not -depth - 1 <= layer <= depth]
+    if outside or not layers:
+        raise ValueError(
+            f"the vision encoder has no hidden states {outside}: it has {depth} layers. "
+            f"Choose from {-depth - 1} to {depth}; 0 is {first}, -1 the last layer's."
+        )
+
+
+def preprocessor_of(name_or_path: str) -> dict[str, Any]:
+    """What a pretrained model says of how it wants its pictures."""
+    settings: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(name_or_path)[0]
+    return settings
+
+
+def normalisation_of(name_or_path: str, settings: Mapping[str, Any]) -> Normalisation:
+    """How a pretrained model wants its pixels, by its preprocessor.
+
+    Raises:
+        ValueError: if that is not said.
+    """
+    if "image_mean" not in settings or "image_std" not in settings:
+        raise ValueError(
+            f"the preprocessor of {name_or_path} names no image_mean and image_std, without "
+            "which the encoder would see wrong colours. Add both to its "
+            "preprocessor_config.json."
+        )
+    return Normalisation(tuple(settings["image_mean"]), tuple(settings["image_std"]))
 
 
 def _seeing(model: Any) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""The parts of a baseline: a vision encoder, a connector, and how the decoder gets to see."""
+"""What stands behind a baseline's vision encoder: a connector, and how the decoder gets to see."""
 
 from __future__ import annotations
 
@@ -8,73 +8,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from lit_eve.schema.addresses import Address
-from lit_eve.schema.base import Finding, FromList, Positive, Strict, written_as
+from lit_eve.schema.base import Finding, Positive, Strict
 from lit_eve.schema.language_models import heads_divide_width
-
-Layers = Annotated[FromList[tuple[int, ...]], Field(min_length=1)]
-"""Numbers of hidden states."""
-
-
-class PretrainedEncoder(Strict):
-    """A CLIP, SigLIP, DINOv2 or ViT of the Hugging Face hub or of a folder, with its weights."""
-
-    type: Literal["pretrained"]
-    source: Address = written_as("from")
-    """`hf:owner/name`, or the path of a folder, such as one trained here."""
-    layers: Layers = (-2,)
-    """Hidden states to read: -1 is the last layer's, 0 the embeddings'."""
-
-    @property
-    def cells(self) -> int | None:
-        """Features of an image: not known before the encoder's settings are read."""
-        return None
-
-
-class VitEncoder(Strict):
-    """A vision transformer with random weights, to be trained here."""
-
-    type: Literal["vit"]
-    width: Positive
-    """Hidden size, and so the width of the features."""
-    depth: Positive
-    """Number of layers."""
-    heads: Positive
-    """Attention heads."""
-    patch: Positive
-    """Side of a patch in pixels."""
-    image: Positive
-    """Side in pixels of the square that the longer side of an image is resized to."""
-    layers: Layers = (-1,)
-    """Hidden states to read: -1 is the last layer's, 0 the embeddings'."""
-
-    @property
-    def cells(self) -> int | None:
-        """Features of an image."""
-        return (self.image // self.patch) ** 2
-
-    def findings(self) -> Iterator[Finding]:
-        """Widths, heads, patches and layers have to fit."""
-        yield from heads_divide_width(self.heads, self.width)
-        if self.image % self.patch:
-            yield Finding(
-                ("image",),
-                f"{self.image} px cannot be cut into patches of {self.patch} px",
-                f"Choose a multiple of {self.patch}.",
-                (("patch",),),
-            )
-        for index, layer in enumerate(self.layers):
-            if not -self.depth - 1 <= layer <= self.depth:
-                yield Finding(
-                    ("layers", index),
-                    f"there is no layer {layer} among {self.depth}",
-                    f"Choose from {-self.depth - 1} to {self.depth}; 0 is the embeddings.",
-                    (("depth",),),
-                )
-
-
-VisionEncoder = Annotated[PretrainedEncoder | VitEncoder, Field(discriminator="type")]
-"""A vision encoder."""
+from lit_eve.schema.vision_encoders import VisionEncoder
 
 
 class Linear(Strict):
@@ -82,7 +18,7 @@ class Linear(Strict):
 
     type: Literal["linear"]
 
-    def num_tokens(self, cells: int, layers: int) -> int:
+    def num_tokens(self, cells: int, states: int) -> int:
         """Visual tokens of an image."""
         return cells
 
@@ -92,7 +28,7 @@ class Mlp(Strict):
 
     type: Literal["mlp"]
 
-    def num_tokens(self, cells: int, layers: int) -> int:
+    def num_tokens(self, cells: int, states: int) -> int:
         """Visual tokens of an image."""
         return cells
 
@@ -104,21 +40,23 @@ class PixelShuffle(Strict):
     side: Positive = 2
     """Features a side of the square that becomes one token."""
 
-    def num_tokens(self, cells: int, layers: int) -> int:
+    def num_tokens(self, cells: int, states: int) -> int:
         """Visual tokens of an image."""
         return cells // self.side**2
 
 
 class DepthBreadth(Strict):
-    """Features of several layers joined, then two linear layers (Florence-VL)."""
+    """Features of several layers and prompts joined, then linear layers (Florence-VL)."""
 
     type: Literal["depth_breadth"]
     merge: Literal["channel", "token", "mean"] = "channel"
     """Side by side, one after another, or averaged."""
+    depth: Positive = 2
+    """Linear layers, with GELUs between; Florence-VL has 3."""
 
-    def num_tokens(self, cells: int, layers: int) -> int:
+    def num_tokens(self, cells: int, states: int) -> int:
         """Visual tokens of an image."""
-        return cells * layers if self.merge == "token" else cells
+        return cells * states if self.merge == "token" else cells
 
 
 class QFormer(Strict):
@@ -134,7 +72,7 @@ class QFormer(Strict):
     heads: Positive = 12
     """Its attention heads."""
 
-    def num_tokens(self, cells: int, layers: int) -> int:
+    def num_tokens(self, cells: int, states: int) -> int:
         """Visual tokens of an image."""
         return self.queries
 
@@ -154,7 +92,7 @@ class Perceiver(Strict):
     heads: Positive = 8
     """Attention heads, which share the width of the features."""
 
-    def num_tokens(self, cells: int, layers: int) -> int:
+    def num_tokens(self, cells: int, states: int) -> int:
         """Visual tokens of an image."""
         return self.queries
 
@@ -170,7 +108,7 @@ class CAbstractor(Strict):
     depth: Positive = 3
     """Residual blocks before the pooling, and as many after it."""
 
-    def num_tokens(self, cells: int, layers: int) -> int:
+    def num_tokens(self, cells: int, states: int) -> int:
         """Visual tokens of an image."""
         return self.queries
 
@@ -216,19 +154,20 @@ Fusion = Annotated[Splice | CrossAttentionFusion, Field(discriminator="type")]
 
 def connector_findings(encoder: VisionEncoder, connector: Connector) -> Iterator[Finding]:
     """What does not fit between an encoder and a connector, seen from the block they stand in."""
-    several = len(encoder.layers) > 1
-    if several != (connector.type == "depth_breadth"):
+    states = encoder.num_states
+    if (states > 1) != (connector.type == "depth_breadth"):
         yield Finding(
             ("connector", "type"),
-            f"{connector.type} joins several layers, and there is one"
-            if not several
-            else f"{connector.type} reads one layer of {len(encoder.layers)}: others are ignored",
+            f"{connector.type} joins several layers or prompts, and there is one"
+            if states == 1
+            else f"{connector.type} reads one set of features of {states}: others are ignored",
             "Choose several `vision_encoder.layers`, such as [-1, -2, -3], or another connector."
-            if not several
-            else "Choose one of `vision_encoder.layers`, or the connector depth_breadth.",
-            (("vision_encoder", "layers"),),
+            if states == 1
+            else "Choose one of `vision_encoder.layers` and of its prompts, or the connector "
+            "depth_breadth.",
+            (("vision_encoder", "layers"), ("vision_encoder", "prompts")),
         )
-    if encoder.type == "vit" and connector.type == "perceiver":
+    if encoder.type != "pretrained" and connector.type == "perceiver":
         for finding in heads_divide_width(connector.heads, encoder.width):
             yield Finding(
                 ("connector", "heads"),

@@ -9,12 +9,13 @@ from pydantic import Field
 
 from lit_eve.schema.alignments import PatchAlignment, Teacher
 from lit_eve.schema.base import Finding, Strict
-from lit_eve.schema.encoders import Connector, Fusion, Splice, VisionEncoder, connector_findings
+from lit_eve.schema.encoders import Connector, Fusion, Splice, connector_findings
 from lit_eve.schema.foundations import Contrastive, TextModel
 from lit_eve.schema.images import Images
 from lit_eve.schema.language_models import LanguageModel, Text, heads_divide_width
 from lit_eve.schema.patch_embeddings import PatchEmbedding, num_tokens
 from lit_eve.schema.tokenizers import ImageTokenizer
+from lit_eve.schema.vision_encoders import VisionEncoder
 
 
 class EncoderFree(Strict):
@@ -62,7 +63,7 @@ class EncoderModel(Strict):
     text: Text | None = None
     """The text tokenizer: trained, bytes or saved; the pretrained decoder's own when left out."""
     vision_encoder: VisionEncoder
-    """From pixels to features: pretrained or vit."""
+    """From pixels to features: pretrained, vit or florence2."""
     connector: Connector
     """From features to visual tokens: linear, mlp, pixel_shuffle, depth_breadth, q_former,
     perceiver or c_abstractor."""
@@ -79,15 +80,16 @@ class EncoderModel(Strict):
     @property
     def cell(self) -> int:
         """Side in pixels of what pictures are cut into: any size will do, the encoder resizes."""
-        return self.vision_encoder.patch if self.vision_encoder.type == "vit" else 1
+        seen = self.vision_encoder
+        return 1 if seen.type == "pretrained" else seen.patch
 
     def visual_tokens(self, rows: int, columns: int) -> int:
         """Slots that an image of any size takes; 0 where the encoder is not known yet."""
         if self.fusion.type == "cross_attention":
             return 1
         cells = self.vision_encoder.cells
-        layers = len(self.vision_encoder.layers)
-        return 0 if cells is None else self.connector.num_tokens(cells, layers)
+        states = self.vision_encoder.num_states
+        return 0 if cells is None else self.connector.num_tokens(cells, states)
 
     def findings(self) -> Iterator[Finding]:
         """Encoder, connector and decoder fit each other."""

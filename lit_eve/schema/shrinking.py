@@ -106,16 +106,14 @@ def _encoder_free(model: Plain) -> tuple[int, Sides]:
 def _encoder(model: Plain) -> tuple[int, Sides]:
     """Shrink a baseline in place; gives cell and sides of the canvases it needs."""
     seen, connector = model["vision_encoder"], model["connector"]
-    layers = [-1 - n for n in range(min(len(seen["layers"]), DEPTH))]
-    model["vision_encoder"] = {
-        "type": "vit",
-        "width": WIDTH,
-        "depth": DEPTH,
-        "heads": HEADS,
-        "patch": 8,
-        "image": 32,
-        "layers": layers,
-    }
+    small: Plain = {"width": WIDTH, "depth": DEPTH, "heads": HEADS, "patch": 8, "image": 32}
+    if "prompts" in seen:
+        layers = list(dict.fromkeys(0 if layer == 0 else -1 for layer in seen["layers"]))
+        small |= {"type": "florence2", "layers": layers, "prompts": seen["prompts"]}
+    else:
+        layers = [-1 - n for n in range(min(len(seen["layers"]), DEPTH))]
+        small |= {"type": "vit", "layers": layers}
+    model["vision_encoder"] = small
     limits = {"side": 2, "queries": 4, "width": WIDTH, "depth": DEPTH, "heads": HEADS, "every": 1}
     for block in (connector, model["fusion"]):
         block |= {key: min(block[key], limit) for key, limit in limits.items() if key in block}

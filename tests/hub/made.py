@@ -31,6 +31,9 @@ MODELS = {
     "patch_embedding: {type: linear, patch: 16}}",
     "encoder": f"{{type: encoder, {BYTES}, language_model: {{{LLAMA}}}, "
     f"vision_encoder: {{{VIT}}}, connector: {{type: mlp}}}}",
+    "florence2": f"{{type: encoder, {BYTES}, language_model: {{{LLAMA}}}, vision_encoder: "
+    "{type: florence2, width: 16, depth: 1, heads: 2, patch: 8, image: 16, prompts: [Hm, Why so]}, "
+    "connector: {type: depth_breadth}}",
     "cross_attention": f"{{type: encoder, {BYTES}, language_model: {{{LLAMA}}}, "
     f"vision_encoder: {{{VIT}}}, connector: {{type: perceiver, queries: 3, depth: 1, heads: 2}}, "
     "fusion: {type: cross_attention, heads: 2, every: 1}}",

@@ -68,12 +68,15 @@ def test_pixel_shuffle_reads_each_square_row_by_row() -> None:
     ("merge", "tokens", "inner"), [("token", 32, 8), ("mean", 16, 8), ("channel", 16, 16)]
 )
 def test_depths_are_joined_as_the_word_says(merge: Merge, tokens: int, inner: int) -> None:
-    connector = DepthBreadthConnector(WIDTH, CELLS, OUT, layers=2, merge=merge)
+    connector = DepthBreadthConnector(WIDTH, CELLS, OUT, states=2, merge=merge)
     assert connector([features(), features(1)]).shape == (IMAGES, tokens, OUT)
     assert connector.project[0].in_features == inner
     one, other = features(), features(1)
     swapped = torch.equal(connector([one, other]), connector([other, one]))
     assert swapped == (merge == "mean")
+    deeper = DepthBreadthConnector(WIDTH, CELLS, OUT, 2, merge, depth=3)
+    assert [type(layer) for layer in deeper.project] == 2 * [nn.Linear, nn.GELU] + [nn.Linear]
+    assert deeper([one, other]).shape == (IMAGES, tokens, OUT)
 
 
 def test_queries_read_a_set_unless_places_are_learnt() -> None:

@@ -16,14 +16,14 @@ from lit_eve.models.encoder import CrossAttentionVLM, EncoderVLM
 from lit_eve.models.generation import Sampling, generate
 from lit_eve.models.language_model import LanguageModel
 from lit_eve.models.teacher import Normalisation
-from lit_eve.models.vision_encoder import VisionEncoder
+from lit_eve.models.vision_encoder import VitEncoder
 from tests.models.packed import Sample, pack
 
 PLAIN = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 ROW = 24
 
 
-def encoder(layers: tuple[int, ...] = (-1,), given: Normalisation = PLAIN) -> VisionEncoder:
+def encoder(layers: tuple[int, ...] = (-1,), given: Normalisation = PLAIN) -> VitEncoder:
     config = ViTConfig(
         hidden_size=8,
         num_hidden_layers=2,
@@ -32,7 +32,7 @@ def encoder(layers: tuple[int, ...] = (-1,), given: Normalisation = PLAIN) -> Vi
         image_size=16,
         patch_size=4,
     )
-    return VisionEncoder.vit(config, layers, given).eval()
+    return VitEncoder.random(config, layers, given).eval()
 
 
 def decoder() -> LanguageModel:

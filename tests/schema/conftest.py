@@ -108,6 +108,23 @@ stages:
           train: {patch_embedding: 1e-4}}
 """
 
+FLORENCE = """\
+name: florence
+model:
+  type: encoder
+  language_model: {type: pretrained, from: hf:microsoft/Phi-3.5-mini-instruct}
+  vision_encoder:
+    type: pretrained
+    from: hf:florence-community/Florence-2-large-ft
+    layers: [0, -1]
+    prompts: [<DETAILED_CAPTION>, <OCR>, Where it is]
+  connector: {type: depth_breadth}
+datasets: {pictures: {type: litdata, path: data/pictures}}
+stages:
+  learn: {task: language, data: {pictures: 1}, for: 3 epochs, batch: 8, tokens_per_row: 4096,
+          train: {vision_encoder: 1e-5, connector: 1e-4}}
+"""
+
 
 def _tokenizer(encoder: str, quantizer: str, more: str = "") -> str:
     return f"""\
@@ -133,6 +150,7 @@ SAMPLES = {
     "large": LARGE,
     "linear": LINEAR,
     "area": AREA,
+    "florence": FLORENCE,
     "gumbel": _tokenizer("{type: dalle}", "{type: gumbel}", "  likelihood: logit_laplace"),
     "vq": _tokenizer(_SMALL, "{type: vq, update: {type: loss}, gradient: rotation}"),
     "vqgan": _tokenizer(

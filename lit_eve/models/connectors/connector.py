@@ -1,7 +1,7 @@
 """What every connector offers.
 
-Shapes: I images, L chosen layers, P features an image, D their width, Q tokens an image, E width of
-the decoder.
+Shapes: I images, L sets of features, P features an image in each, D their width, Q tokens an image,
+E width of the decoder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class Connector(nn.Module, ABC):
-    """Features of an encoder's layers to visual tokens."""
+    """Features of an encoder's layers, under its prompts if it takes some, to visual tokens."""
 
     num_tokens: int
     """Q, whatever the image's size."""
@@ -23,7 +23,7 @@ class Connector(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """(I, P, D) of every chosen layer to (I, Q, E)."""
+        """L sets of (I, P, D) to (I, Q, E)."""
 
 
 def only(states: Sequence[Tensor]) -> Tensor:
@@ -34,9 +34,9 @@ def only(states: Sequence[Tensor]) -> Tensor:
     """
     if len(states) != 1:
         raise ValueError(
-            f"this connector reads one layer of the encoder and was given {len(states)}: all but "
-            "one would be ignored. Choose one of vision_encoder.layers, or the connector "
-            "`depth_breadth`, which joins them."
+            f"this connector reads one layer of the encoder, under one prompt, and was given "
+            f"{len(states)}: all but one would be ignored. Choose one of vision_encoder.layers and "
+            "of its prompts, or the connector `depth_breadth`, which joins them."
         )
     return states[0]
 

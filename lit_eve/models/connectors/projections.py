@@ -1,7 +1,7 @@
 """Connectors that map every feature, or every small square of them, by itself.
 
-Shapes: I images, P features an image, D their width, S side of the square that becomes one token,
-Q tokens an image, E width of the decoder.
+Shapes: I images, L sets of features, P features an image in each, D their width, S side of the
+square that becomes one token, Q tokens an image, E width of the decoder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lit_eve.models.connectors.connector import Connector, only, square_side
 
 Merge = Literal["token", "mean", "channel"]
-"""How the features of several layers become one row: one after another, averaged, side by side."""
+"""How several sets of features become one: one after another, averaged, side by side."""
 
 
 class LinearConnector(Connector):
@@ -56,7 +56,7 @@ class MlpConnector(Connector):
     def __init__(self, width: int, cells: int, out_width: int) -> None:
         super().__init__()
         self.num_tokens, self.out_width = cells, out_width
-        self.project = two_layers(width, out_width)
+        self.project = mlp(width, out_width)
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
         """(I, P, D) to (I, P, E)."""
@@ -90,7 +90,7 @@ class PixelShuffleConnector(Connector):
             )
         self.num_tokens, self.out_width = cells // side**2, out_width
         self.norm = nn.LayerNorm(width * side**2)
-        self.project = two_layers(width * side**2, out_width)
+        self.project = mlp(width * side**2, out_width)
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
         """(I, P, D) to (I, P / S^2, E), squares row-major."""
@@ -103,28 +103,31 @@ class PixelShuffleConnector(Connector):
 
 
 class DepthBreadthConnector(Connector):
-    """Features of several layers joined, then two layers (Florence-VL's depth-breadth fusion).
+    """Features of several layers and prompts joined, then linear layers (Florence-VL's fusion).
 
     Args:
         width: D.
         cells: P.
         out_width: E.
-        layers: number of layers.
+        states: number of sets of features: one of every layer, under every prompt.
         merge: `channel` (the paper's choice), `token` or `mean`.
+        depth: linear layers behind the joining.
 
     Source:
         Chen et al. 2024, arXiv:2412.04424, section 3.3.
     """
 
-    def __init__(self, width: int, cells: int, out_width: int, layers: int, merge: Merge) -> None:
+    def __init__(
+        self, width: int, cells: int, out_width: int, states: int, merge: Merge, depth: int = 2
+    ) -> None:
         super().__init__()
         self.merge = merge
-        self.num_tokens = cells * (layers if merge == "token" else 1)
+        self.num_tokens = cells * (states if merge == "token" else 1)
         self.out_width = out_width
-        self.project = two_layers(width * (layers if merge == "channel" else 1), out_width)
+        self.project = mlp(width * (states if merge == "channel" else 1), out_width, depth)
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """(I, P, D) of every layer to (I, Q, E)."""
+        """L sets of (I, P, D) to (I, Q, E)."""
         match self.merge:
             case "token":
                 joined = torch.cat(list(states), dim=1)  # (I, L*P, D)
@@ -136,6 +139,9 @@ class DepthBreadthConnector(Connector):
         return tokens
 
 
-def two_layers(width: int, out_width: int) -> nn.Sequential:
-    """Linear, GELU, linear."""
-    return nn.Sequential(nn.Linear(width, out_width), nn.GELU(), nn.Linear(out_width, out_width))
+def mlp(width: int, out_width: int, depth: int = 2) -> nn.Sequential:
+    """So many linear layers, a GELU between any two."""
+    layers: list[nn.Module] = [nn.Linear(width, out_width)]
+    for _ in range(depth - 1):
+        layers += [nn.GELU(), nn.Linear(out_width, out_width)]
+    return nn.Sequential(*layers)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from lit_eve.models.connectors.connector import Connector, only, square_side
-from lit_eve.models.connectors.projections import two_layers
+from lit_eve.models.connectors.projections import mlp
 
 
 class QFormerConnector(Connector):
@@ -165,7 +165,7 @@ class AbstractorConnector(Connector):
         self.enter = nn.Conv2d(width, inner, 1)
         self.before = nn.Sequential(*(_ResidualBlock(inner) for _ in range(depth)))
         self.after = nn.Sequential(*(_ResidualBlock(inner) for _ in range(depth)))
-        self.project = two_layers(inner, out_width)
+        self.project = mlp(inner, out_width)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
