@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback
@@ -145,7 +146,9 @@ def _convolutional(
         options.width, options.multipliers, options.blocks, options.attention, options.norm
     )
     return (
-        convolutional.ConvolutionalEncoder(quantizer.in_channels, layout),
+        convolutional.ConvolutionalEncoder(
+            quantizer.in_channels, layout, spread=quantizer.latent_spread
+        ),
         convolutional.ConvolutionalDecoder(quantizer.out_channels, layout, outputs),
     )
 
@@ -155,11 +158,22 @@ ENCODERS: Mapping[str, Callable[[Options, Quantizer, int], tuple[Coder, Decoder]
     "convolutional": _convolutional,
 }
 
-LIKELIHOODS: Mapping[str, tuple[Callable[[], PixelSpace], Likelihood]] = {
-    "logit_laplace": (LogitLaplacePixels, logit_laplace),
-    "l1": (PlainPixels, absolute),
-    "l2": (PlainPixels, squared),
+PIXELS: Mapping[str, Callable[[], PixelSpace]] = {
+    "logit_laplace": LogitLaplacePixels,
+    "l1": PlainPixels,
+    "l2": PlainPixels,
 }
+
+LIKELIHOODS: Mapping[str, Callable[[tokenizers.ImageTokenizer], Likelihood]] = {
+    "logit_laplace": lambda options: partial(logit_laplace, least_scale=options.least_scale or 0.0),
+    "l1": lambda _: absolute,
+    "l2": lambda _: squared,
+}
+
+
+def likelihood(options: tokenizers.ImageTokenizer) -> Likelihood:
+    """What the decoder's outputs say of a picture."""
+    return LIKELIHOODS[options.likelihood](options)
 
 
 FRAMES: Mapping[str, Callable[[Options], SizePolicy | Crop]] = {
@@ -182,7 +196,7 @@ def build_quantizer(options: tokenizers.ImageTokenizer) -> Quantizer:
 def build_tokenizer(options: tokenizers.ImageTokenizer) -> ImageTokenizer:
     """The model of an experiment; its discriminator, if it has one, included."""
     quantizer = build_quantizer(options)
-    pixels = LIKELIHOODS[options.likelihood][0]()
+    pixels = PIXELS[options.likelihood]()
     encoder, decoder = ENCODERS[options.encoder.type](options.encoder, quantizer, pixels.channels)
     critic = options.discriminator
     discriminator = None if critic is None else PatchDiscriminator(critic.width, critic.layers)
@@ -199,8 +213,7 @@ def build_task(
     adamw: AdamWOptions,
 ) -> TokenizerTask:
     """What trains `model`, with the losses that the file names."""
-    likelihood = LIKELIHOODS[options.likelihood][1]
-    return TokenizerTask(model, likelihood, rates, adamw, terms(options))
+    return TokenizerTask(model, likelihood(options), rates, adamw, terms(options))
 
 
 def terms(options: tokenizers.ImageTokenizer) -> list[Term]:

@@ -19,19 +19,24 @@ Likelihood = Callable[[Tensor, Tensor], Tensor]
 """(outputs, target) -> negative log-likelihood of every value."""
 
 
-def logit_laplace(outputs: Tensor, target: Tensor) -> Tensor:
+def logit_laplace(outputs: Tensor, target: Tensor, least_scale: float = 0.0) -> Tensor:
     """Of sigmoid(Y) with Y ~ Laplace(mean, b): log 2 + log b + log x(1 - x) + |logit x - mean| / b.
 
-    A density: it has no lower bound, and negative values are normal.
+    A density: it has no lower bound, and negative values are normal. On perfectly flat areas, which
+    drawings have and photographs have not, b goes to 0 and their gradient, sign / b, drowns that of
+    everything else; with a least scale, b = exp(output) + least scale.
 
     Args:
         outputs: (B, 6, H, W): three means, then three log b.
         target: (B, 3, H, W), strictly inside (0, 1).
+        least_scale: what b cannot fall below, in units of logit x; the paper has none.
 
     Source:
         Ramesh et al. 2021, arXiv:2102.12092, eq. 2.
     """
     mean, log_scale = outputs.to(_wide(outputs)).chunk(2, dim=1)  # (B, 3, H, W)
+    if least_scale > 0:
+        log_scale = torch.logaddexp(log_scale, log_scale.new_tensor(math.log(least_scale)))
     x = target.to(mean.dtype)
     distance = (torch.logit(x) - mean).abs() * torch.exp(-log_scale)
     return math.log(2) + log_scale + torch.log(x * (1 - x)) + distance

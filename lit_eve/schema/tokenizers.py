@@ -113,6 +113,8 @@ class ImageTokenizer(Strict):
     """gumbel, vq, fsq, lfq, residual, multi_scale or gaussian."""
     likelihood: Literal["logit_laplace", "l1", "l2"] = "logit_laplace"
     """What the decoder predicts of a pixel: logit_laplace (DALL-E), l1 or l2."""
+    least_scale: PositiveReal | None = None
+    """Added to logit_laplace's b, for pictures with flat areas; the paper has none."""
     perceptual: Perceptual | None = None
     """Adds LPIPS to the likelihood."""
     discriminator: Discriminator | None = None
@@ -121,6 +123,16 @@ class ImageTokenizer(Strict):
     """Sizes of the pictures."""
     ema: Fraction | None = None
     """Decay of the averaged weights that are evaluated and exported; none when left out."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Only one likelihood has a scale."""
+        if self.least_scale is not None and self.likelihood != "logit_laplace":
+            yield Finding(
+                ("least_scale",),
+                f"{self.likelihood} has no scale that could be held up",
+                "Leave it out, or take likelihood: logit_laplace.",
+                (("likelihood",),),
+            )
 
     @property
     def cell(self) -> int:

@@ -57,6 +57,20 @@ def test_gradients_are_those_of_the_paper() -> None:
     torch.testing.assert_close(log_scale.grad, 1 - difference.abs() / scale)
 
 
+def test_a_least_scale_is_added_to_b_and_leaves_a_gradient_below_it() -> None:
+    x, mean, log_scale = random_case()
+    widened = torch.log(log_scale.exp() + 0.37)
+    expected = logit_laplace(outputs(mean, widened), x)
+    torch.testing.assert_close(logit_laplace(outputs(mean, log_scale), x, 0.37), expected)
+    far_below = torch.full((1, 3, 1, 1), -9.0, dtype=torch.float64, requires_grad=True)
+    wrong = logit_laplace(
+        outputs(torch.ones_like(far_below) * 5, far_below), x[:1, :, :1, :1], 0.37
+    )
+    wrong.sum().backward()  # type: ignore[no-untyped-call]
+    assert far_below.grad is not None
+    assert bool((far_below.grad < 0).all())
+
+
 # log 2 + log b + log x (1 - x) with x = 1/2, b = 1, mean = 0: log 2 - log 4.
 def test_a_perfect_guess_of_the_middle_has_minus_log_2_nats() -> None:
     nll = logit_laplace(torch.zeros(1, 6, 1, 1), torch.full((1, 3, 1, 1), 0.5))

@@ -100,8 +100,9 @@ def test_no_norm_takes_a_channel_alone(width: int, groups: int) -> None:
 
 
 # 64 images of 4096 numbers: the mean square is off by 1 / sqrt(2 * channels) or so, 0.09.
-def test_latents_start_with_unit_variance() -> None:
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+def test_latents_start_with_the_spread_asked_for(spread: float) -> None:
     torch.manual_seed(0)
-    encoder = ConvolutionalEncoder(64, Layout(64, (1, 1), 1))
+    encoder = ConvolutionalEncoder(64, Layout(64, (1, 1), 1), spread=spread)
     latent = encoder(torch.rand(8, 3, 16, 16))
-    assert float(latent.detach().square().mean()) == pytest.approx(1.0, abs=0.25)
+    assert float(latent.detach().square().mean()) == pytest.approx(spread**2, rel=0.25)

@@ -173,3 +173,14 @@ def test_scores_in_half_precision_are_mixed_in_float32() -> None:
     out.latent.float().sum().backward()
     assert scores.grad is not None
     assert scores.grad.isfinite().all()
+
+
+# With the noise's own spread, 1.28, or less, the noise would choose the code, and the decoder learn
+# to do without codes.
+def test_scores_that_are_built_for_it_choose_their_code_against_the_noise() -> None:
+    torch.manual_seed(0)
+    quantizer = GumbelQuantizer(256, 4, 48)
+    scores = GumbelQuantizer.latent_spread * torch.randn(1, 256, 32, 32)
+    noisy = scores - torch.log(-torch.log(torch.rand_like(scores)))
+    kept = (noisy.argmax(1) == quantizer.eval()(scores).codes).float().mean()
+    assert float(kept) > 0.4

@@ -47,6 +47,12 @@ def tokenizer(write: Write) -> Path:
             "Take it out.",
         ),
         (
+            "model={likelihood: l1, least_scale: 0.1}",
+            "model.least_scale",
+            "l1 has no scale that could be held up",
+            "Leave it out, or take likelihood: logit_laplace.",
+        ),
+        (
             "model.images.size.edge=60",
             "model.images.size.edge",
             "60 px cannot be cut into cells of 8 px (the encoder's stride)",

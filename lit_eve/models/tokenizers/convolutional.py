@@ -63,16 +63,17 @@ class ConvolutionalEncoder(nn.Module):
         out_channels: channels of the latent.
         layout: its size.
         in_channels: channels of the image.
-
-    A latent starts with unit variance, three times that of torch's own start of a convolution: all
-    of FSQ's levels are in use from the first step, and scores stand out of the Gumbel noise.
+        spread: standard deviation that the latent starts with. At 1, three times the variance of
+            torch's own start of a convolution, all of FSQ's levels are in use from the first step.
 
     Source:
         Esser et al. 2021, arXiv:2012.09841, and its code; the last convolution is 1x1, as in
         DALL-E, since with thousands of scores a 3x3 would cost more than all before it.
     """
 
-    def __init__(self, out_channels: int, layout: Layout, in_channels: int = 3) -> None:
+    def __init__(
+        self, out_channels: int, layout: Layout, in_channels: int = 3, spread: float = 1.0
+    ) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.stride = in_channels, out_channels, layout.stride
         channels = [layout.width * multiplier for multiplier in layout.multipliers]
@@ -86,7 +87,7 @@ class ConvolutionalEncoder(nn.Module):
         layers += _middle(current, layout)
         layers += [_normalisation(current, layout.norm), nn.SiLU()]
         last = nn.Conv2d(current, out_channels, 1)
-        nn.init.normal_(last.weight, std=(SILU_POWER * current) ** -0.5)
+        nn.init.normal_(last.weight, std=spread * (SILU_POWER * current) ** -0.5)
         assert last.bias is not None  # as asked
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(*layers, last)

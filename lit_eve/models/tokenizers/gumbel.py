@@ -7,7 +7,7 @@ C tokens of one chunk.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,8 @@ class GumbelQuantizer(Quantizer):
         arXiv:1611.01144. That the KL ignores noise and temperature: their authors' issue 26.
     """
 
+    latent_spread: ClassVar[float] = 4.0
+    """Scores that stand out of Gumbel noise, whose own deviation is 1.28, from the first step."""
     temperature: Tensor
     kl_weight: Tensor
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,9 @@ class Quantizer(nn.Module, ABC):
         out_channels: channels of the quantized latent.
         num_codes: K, codes of one codebook; None if the latent stays continuous.
     """
+
+    latent_spread: ClassVar[float] = 1.0
+    """Standard deviation that a latent should start training with."""
 
     def __init__(self, in_channels: int, out_channels: int, num_codes: int | None) -> None:
         super().__init__()

@@ -170,7 +170,7 @@ class Tokenizer(Kind[TokenizerExperiment, ImageTokenizer]):
         return {key: float(value) for key, value in whole.compute().items()} | found
 
     def _scores(self, model: ImageTokenizer, device: torch.device) -> HeldOutScores:
-        likelihood = tokenizers.LIKELIHOODS[self.experiment.model.likelihood][1]
+        likelihood = tokenizers.likelihood(self.experiment.model)
         return HeldOutScores(model.quantizer, likelihood).to(device)
 
     def _views(self, name: str) -> list[ImageView]:
