@@ -5,7 +5,7 @@
 
 Every search has the file's number of trials, its pruning and its data; none is told the default
 first. The default is trained once a seed as a trial of its own. A search that was interrupted goes
-on. Scores are held-out, at the trials' own length: what is better after 50 steps need not be later.
+on. Scores are held-out, at the trials' own length: what is better after 75 steps need not be later.
 """
 
 from __future__ import annotations
