@@ -51,7 +51,8 @@ def photo(number: int) -> bytes:
 
 
 def fitted(pixels: Any, by: Any = "torch") -> Any:
-    return resize(pixels, *POLICY.target(*pixels.shape[:2], CELL), by)
+    height, width = pixels.shape[:2]
+    return resize(pixels, *POLICY.target(height, width, CELL), by)
 
 
 def ours(data: bytes) -> Any:

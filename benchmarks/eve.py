@@ -45,7 +45,7 @@ from lit_eve.tasks.optimizers import AdamWOptions
 from lit_eve_data.batches import PackedBatch, PackedImages
 from lit_eve_data.encoding.images import ImageCutter, Native
 from lit_eve_data.encoding.text import Encoded
-from lit_eve_data.packing.plan import best_fit_decreasing
+from lit_eve_data.packing.fitting import best_fit_decreasing
 from lit_eve_data.packing.rows import Item, collate
 
 MIXED = ((4, 3), (3, 4), (3, 2), (2, 3), (16, 9), (9, 16), (1, 1), (2, 1))

@@ -56,7 +56,7 @@ def remember(options: TokenizerExperiment, pixels: Tensor, steps: int) -> tuple[
     likelihood = tokenizers.likelihood(options.model)
     parts = [
         {"params": list(model.get_submodule(part).parameters()), "peak": trained.lr}
-        for part, trained in options.stages["train"].train.items()
+        for part, trained in options.trained["train"].train.items()
     ]
     optimizer = torch.optim.AdamW(parts, weight_decay=0.0, betas=(0.9, 0.95))
     for step in range(steps):
@@ -73,7 +73,7 @@ def remember(options: TokenizerExperiment, pixels: Tensor, steps: int) -> tuple[
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     error = (model.reconstruct(pixels) - pixels).square().mean((1, 2, 3))  # (16,)
-    return float((-10 * error.log10()).mean()), len(model.encode(pixels).unique())
+    return float((-10 * error.log10()).mean()), len(set(model.encode(pixels).flatten().tolist()))
 
 
 def main() -> None:

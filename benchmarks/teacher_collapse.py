@@ -36,7 +36,8 @@ from lit_eve_data.encoding.text import Encoded
 from lit_eve_data.packing.rows import Item, collate
 
 WIDTH, DEPTH, SIDE, PATCH = 64, 2, 64, 16
-GIVEN = Normalisation((0.75, 0.75, 0.75), (0.3, 0.3, 0.3))
+MEAN, STD = (0.75, 0.75, 0.75), (0.3, 0.3, 0.3)
+GIVEN = Normalisation(MEAN, STD)
 SCENES = ScenesOptions(sides=(32, 64), digits=(1, 3), glyphs=(14, 16, 20, 24))
 
 
@@ -95,7 +96,7 @@ def learn(seed: int, trained: bool, steps: int) -> dict[str, float]:
     teacher.model.requires_grad_(trained)
     parameters = [*model.parameters(), *(teacher.model.parameters() if trained else ())]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)
-    cutter = ImageCutter(model.layout, Native(), GIVEN.mean, GIVEN.std)
+    cutter = ImageCutter(model.layout, Native(), MEAN, STD)
 
     def loss(batch: PackedBatch) -> tuple[Tensor, Tensor]:
         target, grids = seen(teacher, batch)

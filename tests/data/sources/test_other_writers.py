@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as arrow  # type: ignore[import-untyped]
 import pytest
-import webdataset  # type: ignore[import-untyped]
+import webdataset
 from PIL import Image
 from pyarrow import parquet
 
