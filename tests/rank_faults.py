@@ -8,6 +8,7 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -16,6 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from lit_eve.checkpoints import (
     AtomicCheckpointIO,
@@ -24,6 +26,9 @@ from lit_eve.checkpoints import (
     atomic,
     files,
 )
+from lit_eve.running.directory import RunDirectory
+from lit_eve.running.trainer import make_trainer
+from lit_eve.schema import load
 from lit_eve.strategies import (
     ReplicatedStrategy,
     ShardedStrategy,
@@ -38,7 +43,7 @@ from lit_eve_callbacks.step_watch import StepWatch
 from lit_eve_callbacks.stop_on_signal import StopOnSignal
 from tests.rank_scenarios import divergence
 from tests.rank_tasks import EveTask, PackedRows
-from tests.tiny_training import Task, fit, weights
+from tests.tiny_training import Record, Task, fit, weights
 
 
 class Flip(Callback):
@@ -99,24 +104,52 @@ class Share:
 
     local_rows: int
     rows: int
-    first_batch: Tensor
+    data: dict[str, int]
 
 
 class Look(Callback):
+    share: Share
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == 0:
-            self.batch = batch[0]
-            weight = pl_module.model.encoder[0].weight  # type: ignore[union-attr, index]
-            assert isinstance(weight, DTensor)
-            self.shapes = weight.to_local().shape[0], weight.shape[0]
+        weight = pl_module.model.encoder[0].weight  # type: ignore[union-attr, index]
+        assert isinstance(weight, DTensor)
+        rows = weight.to_local().shape[0], weight.shape[0]
+        assert trainer.distributed_sampler_kwargs is not None
+        self.share = Share(*rows, trainer.distributed_sampler_kwargs)
 
 
 def share_of_this_rank() -> Share:
     look = Look()
     fit(Task(), [look], strategy=ShardedStrategy(), devices=2, max_steps=1)
-    return Share(*look.shapes, look.batch)
+    return look.share
+
+
+class Follow(Callback):
+    """Which samples come, in what order."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.seen += batch[0][:, 0].tolist()
+
+
+def order_of_a_run(file: Path, directory: Path) -> list[float]:
+    """In which order a DataLoader's samples reach this rank through the Trainer of a run."""
+    experiment = load(file, ["hardware.devices=2", "hardware.strategy=ddp"])
+    kind: Any = SimpleNamespace(experiment=experiment, directory=RunDirectory(directory))
+    numbers = torch.arange(12.0)[:, None].expand(-1, 6)
+    loader = DataLoader(TensorDataset(numbers, numbers), batch_size=2)
+    feed: Any = SimpleNamespace(steps=6, micro_batches=1)
+    follow = Follow()
+    callbacks = [follow, Checkpoints(directory, every=100)]
+    logger: Any = Record()
+    make_trainer(kind, "align", feed, callbacks, logger).fit(Task(), loader)
+    return follow.seen
 
 
 def reductions(reduce_every_micro_batch: bool) -> int:

@@ -1,8 +1,8 @@
 """Each silent failure of Lightning and torch on several processes, and the guard that ends it.
 
 All that are known, each with the test of its guard; those without a file are here. With the guard
-broken, the tests of 1 to 7, 9 to 11, 13, 16 to 18 and of the alignment loss over unequal ranks were
-seen red, each for its own reason; for 8, 12, 14 and 15 that is by reading.
+broken, the tests of all of them and of the alignment loss over unequal ranks were seen red, each
+for its own reason.
 
 1.  DDP forgets what thaws later: test_thawing_in_silence_is_an_error
 2.  shards overwritten in place mix steps: test_a_rank_killed_while_saving_costs_one_interval
@@ -11,12 +11,11 @@ seen red, each for its own reason; for 8, 12, 14 and 15 that is by reading.
 5.  FSDP2 fixes its dtypes once: test_fsdp_needs_its_units_refreshed_when_blocks_thaw
 6.  parameters outside every shard: test_a_parameter_outside_the_shards_is_an_error
 7.  raw memory from the meta device: test_only_rank_zero_needs_the_weights
-8.  a mesh that shards nothing: test_fsdp_shards_and_every_rank_sees_its_own_data
+8.  a mesh that shards nothing: test_fsdp_shards_and_every_rank_has_its_own_data
 9.  LitData before the processes meet: data/test_breaks: test_11
 10. the epoch after a resumed one is short: data/test_breaks: test_6, test_7
 11. no random state, data from the start: test_resume: test_resume_at_any_step_is_bit_equal
-12. a sampler that always shuffles, put into every DataLoader: ours are none; what ranks see is
-    in test_runs_distributed: ..._train_and_examine_what_one_does
+12. a sampler that shuffles, put into every DataLoader: test_lightning_puts_no_sampler_into_a_run
 13. `weights_only=False` is dropped: checkpoints: test_code_in_a_checkpoint_is_never_run
 14. text only on one rank: test_models_distributed: [text only on one rank]
 15. SIGTERM to one rank hangs: test_a_signal_to_one_rank_stops_all_after_the_same_step
@@ -35,7 +34,7 @@ import pytest
 import torch
 
 from lit_eve.checkpoints import newest
-from tests import rank_faults
+from tests import rank_faults, rank_runs
 from tests.rank_pool import RankPool
 from tests.rank_scenarios import Plan, difference, train
 from tests.rank_tasks import EveTask, PackedRows
@@ -67,10 +66,18 @@ def test_fsdp_needs_its_units_refreshed_when_blocks_thaw(two_ranks: RankPool) ->
     assert two_ranks.run(rank_faults.thaw_blocks_under_a_gather_dtype, True) == ["", ""]
 
 
-def test_fsdp_shards_and_every_rank_sees_its_own_data(two_ranks: RankPool) -> None:
+def test_fsdp_shards_and_every_rank_has_its_own_data(two_ranks: RankPool) -> None:
     first, second = two_ranks.run(rank_faults.share_of_this_rank)
     assert (first.local_rows, second.local_rows, first.rows) == (3, 3, 6)
-    assert not torch.equal(first.first_batch, second.first_batch)
+    assert first.data == {"num_replicas": 2, "rank": 0}
+    assert second.data == {"num_replicas": 2, "rank": 1}
+
+
+def test_lightning_puts_no_sampler_into_a_run(tmp_path: Path, two_ranks: RankPool) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(rank_runs.EXPERIMENT)
+    in_order = [float(number) for number in range(12)]
+    assert two_ranks.run(rank_faults.order_of_a_run, file, tmp_path) == [in_order] * 2
 
 
 def test_accumulation_reduces_once_a_step(two_ranks: RankPool) -> None:
