@@ -14,6 +14,7 @@ from lightning.pytorch import Callback
 from PIL import Image
 from safetensors.torch import load_file
 
+from lit_eve.assemble.tokenizers import sizes
 from lit_eve.checkpoints import newest, read_weights
 from lit_eve.cli import codes
 from lit_eve.evaluation.evaluate import evaluate_run
@@ -24,7 +25,9 @@ from lit_eve.running import run
 from lit_eve.running.directory import RunDirectory
 from lit_eve.running.kinds import Tokenizer, plan_file
 from lit_eve.running.stage import RunInterrupted
+from lit_eve.schema import TokenizerExperiment, load
 from lit_eve.tracking.spool import EVENTS_FILE, read_events
+from lit_eve_data.encoding.crops import Crop
 from tests.files import QUICKSTART, UNTRACKED
 from tests.test_run import silent
 
@@ -140,3 +143,9 @@ def test_the_plan_of_the_paper_has_its_numbers() -> None:
     assert (plan.steps, plan.samples, plan.image) == (3_000_000, 1_536_000_000, (256, 256))
     # As published, less the bias of the decoder's first convolution, which codes contain.
     assert plan.total == 53_786_240 + 43_829_766 - 128
+
+
+def test_the_crops_of_the_file_are_those_of_the_paper() -> None:
+    experiment = load(FILE.parent / "dalle_dvae.yaml", [])
+    assert isinstance(experiment, TokenizerExperiment)
+    assert sizes(experiment.model.images) == Crop(256, (1.125, 1.5), flip=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_eve.schema import load
 from tests.schema.problems import problems
 
 Write = Callable[..., Path]
@@ -126,3 +127,9 @@ def test_a_default_that_does_not_fit_is_named_in_full(tokenizer: Path) -> None:
     tokenizer.write_text(tokenizer.read_text().replace(", temperature: 1.0, kl: 0.1", ""))
     keys = [problem.key for problem in problems(tokenizer)]
     assert keys == ["model.quantizer.temperature.over", "model.quantizer.kl.over"]
+
+
+def test_pictures_that_are_cropped_may_have_any_size(tokenizer: Path) -> None:
+    odd = "datasets.scenes={type: scenes, cell: 12, sides: [24, 48]}"
+    load(tokenizer, [odd, "model.images.size={type: crop, edge: 16}"])
+    assert problems(tokenizer, odd, "model.images.size={type: native}")

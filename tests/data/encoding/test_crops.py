@@ -60,4 +60,6 @@ def test_half_of_the_pictures_are_mirrored_where_asked() -> None:
 def test_framing_follows_the_policy() -> None:
     picture = noise(17, 30)
     assert framed(picture, Native(), 8).shape == (16, 32, 3)
-    assert framed(picture, Crop(16), 8, Random(1)).shape == (16, 16, 3)
+    for random in (Random(1), None):
+        seen = framed(picture, Crop(16), 8, random)
+        assert np.array_equal(seen, Crop(16).cut(picture, random and Random(1)))

@@ -86,14 +86,15 @@ def test_a_batch_that_cannot_be_shared_equally_says_so(make: Make) -> None:
 def test_every_epoch_has_other_crops_and_held_out_pictures_always_the_middle(
     make: Make, scenes: RecordStore
 ) -> None:
-    loader = make(Crop(24), steps=10)
+    loader = make(Crop(24, (1.0, 1.5)), steps=300 // 12)  # two epochs of the same pictures
     first, second = (
         {image.numpy().tobytes() for batch in loader for image in batch.pixels} for _ in range(2)
     )
-    assert len(first) > 100
-    assert len(first & second) < len(first) / 10  # two epochs of the same 120 pictures
-    held = ImagePass(ImageView(scenes.view, Crop(24), 8), 8)
-    assert same(list(held), list(held))
+    assert len(first) == 300
+    assert len(first & second) < 30
+    for batch in ImagePass(ImageView(scenes.view, Crop(24), 8), 8, limit=8):
+        pixels = np.stack([Crop(24).cut(scenes[n].images[0].pixels(), None) for n in range(8)])
+        assert torch.allclose(batch.pixels, torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
 
 
 def test_a_pass_holds_every_image_once(scenes_directory: Path) -> None:
