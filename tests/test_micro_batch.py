@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_eve.running import dry_steps
+from lit_eve.running import dry_steps, micro_batch
+from lit_eve.running.directory import RunDirectory
 from lit_eve.running.dry_steps import DryRun, environment, serve
+from lit_eve.running.kinds import Kind, kind_of
 from lit_eve.running.kinds.packed import Packed
-from lit_eve.running.micro_batch import DrySteps
+from lit_eve.running.micro_batch import DrySteps, Found
+from lit_eve.schema import load
+from lit_eve.strategies import Launch
 from lit_eve.strategies.batch_size import MARGIN, largest_that_fits, predict
 from tests import rank_runs
 
@@ -52,6 +57,10 @@ def test_nobody_asks_beyond_the_largest_size() -> None:
     assert largest_that_fits(lambda size: size, 10**9, smallest=64, step=64, largest=1000) == 960
 
 
+def test_six_percent_of_the_memory_stay_free() -> None:
+    assert largest_that_fits(lambda size: size, 1000, smallest=1) == 940
+
+
 @pytest.mark.parametrize("fits", range(1, 13))
 def test_sizes_that_run_out_are_no_larger_than_the_answer(fits: int) -> None:
     """What was kept before a step ran out tells nothing: here it is the same for all sizes."""
@@ -60,9 +69,11 @@ def test_sizes_that_run_out_are_no_larger_than_the_answer(fits: int) -> None:
 
 
 def test_one_size_that_does_not_fit_says_what_to_change() -> None:
-    with pytest.raises(ValueError, match=r"needs 2\.00 GiB of 1\.00.*activation_checkpointing"):
+    with pytest.raises(
+        ValueError, match=r"needs 2\.00 GiB, and there are 1\.00.*activation_checkpointing"
+    ):
         largest_that_fits(lambda size: 2**31, 2**30, smallest=8)
-    with pytest.raises(ValueError, match=r"needs more of 1\.00 GiB"):
+    with pytest.raises(ValueError, match=r"needs more, and there are 1\.00 GiB"):
         largest_that_fits(lambda size: None, 2**30, smallest=8)
 
 
@@ -110,6 +121,32 @@ def test_a_dry_process_is_rank_zero_of_the_same_run_wherever_it_stands() -> None
     assert {"PATH", "TORCHELASTIC_RUN_ID"} <= found.keys()
     assert not {"SLURM_PROCID", "TORCHELASTIC_RESTART_COUNT"} & found.keys()
     assert (found["RANK"], found["LOCAL_RANK"], found["WORLD_SIZE"]) == ("0", "1", "2")
+
+
+def test_what_was_found_holds_for_all_stages_until_the_hardware_is_another(
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, spread = rank_runs.EXPERIMENT, Launch(2, 1, "lightning")
+
+    def find(*names: str, **hardware: Any) -> dict[str, Found]:
+        words = "".join(f"{key}: {value}, " for key, value in hardware.items())
+        now = f"hardware: {{micro_batch: largest, devices: 2, strategy: ddp, {words}"
+        directory = RunDirectory(tmp_path)
+        directory.experiment_file.write_text(text.replace("hardware: {", now))
+        experiment = load(directory.experiment_file)
+        kind: Kind[Any, Any] = kind_of(experiment).prepare(
+            experiment, directory, datasets, rank_runs.silent()
+        )
+        return micro_batch.find(kind, names, spread, datasets)
+
+    monkeypatch.setattr(micro_batch, "DrySteps", rank_runs.ScriptedSteps)
+    found = find("align", "read")
+    assert {name: size.rows for name, size in found.items()} == {"align": 1, "read": 1}
+    entries = {name: {micro_batch.KEY: asdict(size)} for name, size in found.items()}
+    RunDirectory(tmp_path).write_json("plan.json", entries)
+    monkeypatch.setattr(rank_runs.ScriptedSteps, "room", (990, 990))
+    assert find("read") == found
+    assert {name: size.rows for name, size in find("read", compile="true").items()} == {"read": 3}
 
 
 @pytest.mark.parametrize(("strategy", "devices"), [("ddp", 2), ("hsdp", 4)])

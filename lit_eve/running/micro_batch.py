@@ -118,7 +118,9 @@ def find(
     spread: Launch,
     data: Path,
 ) -> dict[str, Found]:
-    """The largest micro-batch of every stage in `names`, the same on all ranks.
+    """The largest micro-batch of every stage in `names`, and of those whose is known.
+
+    The same on all ranks.
 
     Every rank measures its own device, or the one that starts the others all of this machine, and
     the smallest number counts. What a run has found is kept in its plan: a resumed run goes on with
@@ -136,7 +138,7 @@ def find(
     if kind.experiment.hardware.micro_batch != "largest":
         return {}
     assert isinstance(kind, Packed)
-    found = _known(kind, names, spread)
+    found = _known(kind, list(kind.experiment.trained), spread)
     for name in names:
         if name not in found:
             on = _conditions(kind, name, spread)

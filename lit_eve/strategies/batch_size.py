@@ -41,9 +41,9 @@ def largest_that_fits(
     if first is None or first > allowed:
         needed = "more" if first is None else f"{first / 2**30:.2f} GiB"
         raise ValueError(
-            f"even a size of {smallest} needs {needed} of {limit / 2**30:.2f} GiB: shard the model "
-            "(strategy: fsdp), switch on activation_checkpointing, lower tokens_per_row, or take a "
-            "smaller model."
+            f"even a size of {smallest} needs {needed}, and there are {limit / 2**30:.2f} GiB: "
+            "shard the model (strategy: fsdp), switch on activation_checkpointing, lower "
+            "tokens_per_row, or take a smaller model."
         )
     peaks = {smallest: first}
     good, bad = smallest, (largest // step + 1) * step if largest is not None else None
