@@ -62,7 +62,8 @@ class PackedPass:
             raise ValueError(
                 f"{self.lengths.name}: {len(usable)} samples fit rows of {self.tokens_per_row} "
                 f"tokens and fill {len(packs)} rows, too few for {self.share.world} processes. "
-                "Raise tokens_per_row, or hold out more samples."
+                + ("Lower tokens_per_row" if packs else "Raise tokens_per_row")
+                + ", or hold out more samples."
             )
         self._num_batches = -(-len(packs) // (self.rows_per_batch * self.share.world))
         self._num_batches = min(self._num_batches, len(packs) // self.share.world)

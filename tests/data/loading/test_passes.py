@@ -71,5 +71,7 @@ def test_long_samples_are_counted(make: Any) -> None:
 
 
 def test_too_few_rows_for_the_processes_say_so(make: Any) -> None:
-    with pytest.raises(ValueError, match="too few for 100 processes"):
+    with pytest.raises(ValueError, match=r"too few for 100 processes.* Lower tokens_per_row"):
         make(rows_per_batch=1, share=Share(0, 100))
+    with pytest.raises(ValueError, match=r"0 samples.*fill 0 rows.* Raise tokens_per_row"):
+        make(rows_per_batch=1, tokens_per_row=4)
