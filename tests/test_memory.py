@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from lit_eve import assemble
 from lit_eve.models.language_model import LanguageModel
 from lit_eve.planning.memory import activation_bytes, step_memory
 from lit_eve.planning.spread import Spread
+from lit_eve.running.kinds import kind_of
+from lit_eve.schema import VisionLanguageExperiment, load
 from lit_eve.schema.running import Hardware
 from lit_eve.strategies.blocks import unique_blocks
+from tests.files import QUICKSTART
 
 TOKENS = 512
 
@@ -32,6 +42,15 @@ def kept(model: nn.Module, run: Callable[[], Tensor]) -> int:
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         run()
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+@contextmanager
+def among_ranks_that_do_not_exist(world: int) -> Iterator[None]:
+    torch.distributed.init_process_group("fake", rank=0, world_size=world, store=FakeStore())
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def layers(decoder: LanguageModel, embedded: Tensor) -> Tensor:
@@ -75,6 +94,36 @@ def test_shards_hold_their_part_and_two_blocks_for_a_moment() -> None:
     away = step_memory(decoder, blocks, 7, shards=8, offload=True)
     assert away.host == part.weights + part.gradients + part.optimizer
     assert away.total == part.gathered + 7
+
+
+# Weights, gradients and two moments in float32, 16 bytes a parameter, of 80 GB a device.
+@pytest.mark.parametrize(
+    ("hardware", "mesh", "gigabytes", "in_all"),
+    [
+        ("{machine: 8xgpu}", (8,), 13.6, 50.9),
+        ("{machine: cluster, nodes: 8, strategy: hsdp}", (8, 8), 13.6, 25.0),
+    ],
+)
+def test_the_plan_of_eve_7b_counts_the_shards_that_fsdp_makes_on_the_meta_device(
+    hardware: str, mesh: tuple[int, ...], gigabytes: float, in_all: float
+) -> None:
+    file = QUICKSTART.parent / "eve" / "eve_7b_shape.yaml"
+    experiment = load(file, [f"hardware={hardware}"])
+    plan = kind_of(experiment).expect(experiment, prod(mesh))[1]  # pretrain
+    assert isinstance(experiment, VisionLanguageExperiment)
+    words = assemble.num_tokens(experiment.model.text)
+    model = assemble.on_meta(experiment.model, words)
+    with among_ranks_that_do_not_exist(prod(mesh)):
+        names = ("replicate", "shard")[-len(mesh) :]
+        options: dict[str, Any] = {"mesh": init_device_mesh("cpu", mesh, mesh_dim_names=names)}
+        for module in (*unique_blocks(model), model):
+            fully_shard(module, **options)
+        held = sum(cast(DTensor, p).to_local().numel() for p in model.parameters())
+    memory = plan.memory
+    counted = memory.weights + memory.gradients + memory.optimizer
+    assert counted == pytest.approx(16 * held, rel=1e-4)
+    assert counted / 1e9 == pytest.approx(gigabytes, abs=0.05)
+    assert memory.total / 1e9 == pytest.approx(in_all, abs=0.05)
 
 
 @pytest.mark.parametrize(
