@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import ViTConfig
+from transformers import CLIPImageProcessor, ViTConfig
 
 from lit_eve.models.connectors.projections import MlpConnector
 from lit_eve.models.connectors.resamplers import PerceiverConnector
@@ -187,3 +189,11 @@ def test_a_layer_that_is_not_there_is_named() -> None:
 def test_widths_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match=r"connector gives 12 channels.*the decoder reads 16"):
         EncoderVLM(encoder(), MlpConnector(8, 16, 12), decoder())
+
+
+def test_an_encoder_saved_in_half_precision_learns_in_float32(tmp_path: Path) -> None:
+    encoder().model.to(torch.bfloat16).save_pretrained(tmp_path)
+    CLIPImageProcessor().save_pretrained(tmp_path)
+    seeing = VitEncoder.pretrained(str(tmp_path), (-1,), PLAIN)
+    features = seeing.encode(torch.zeros(1, 3, 16, 16))
+    assert MlpConnector(8, 16, 4)(features).dtype == torch.float32
