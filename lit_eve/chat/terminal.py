@@ -75,7 +75,10 @@ class Chat:
 
     def show(self, named: str) -> None:
         """Keep picture files for the next question."""
-        names = shlex.split(named)
+        try:
+            names = shlex.split(named)
+        except ValueError as error:
+            raise ValueError(f"{named} has a quotation mark without its other half.") from error
         if not names:
             raise ValueError("/image needs the path of a picture.")
         self.shown += [read_picture(Path(name).expanduser()) for name in names]

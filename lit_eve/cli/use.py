@@ -190,7 +190,8 @@ def chat(
 def _serve(
     assistant: Assistant, decoding: Decoding, seed: int, address: tuple[str, int | None]
 ) -> None:
-    """Serve the page until somebody stops it."""
+    """Serve the page until somebody stops it, by Ctrl-C or by a signal to end."""
+    import signal
     import threading
 
     try:
@@ -204,6 +205,7 @@ def _serve(
         lambda folder: Page(assistant, decoding, folder, seed), "lit-eve", *address
     ) as url:
         console().print(f"open {url}  (Ctrl-C ends it)")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # or uploads would be left behind
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

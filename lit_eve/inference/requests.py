@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,8 +177,9 @@ def check_request(request: Request) -> None:
     """
     for path in request.pictures:
         try:
-            with Image.open(path):
-                pass
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of its size: that is checked when it is read
+                Image.open(path).close()
         except (OSError, Image.DecompressionBombError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ValueError(

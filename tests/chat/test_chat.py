@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +19,7 @@ from rich.console import Console
 from lit_eve.chat.drawing import REGION, boxes_in, seen, told
 from lit_eve.chat.talk import Talk, words
 from lit_eve.chat.terminal import Chat
+from lit_eve.cli.use import _serve
 from lit_eve.inference.assistant import Answer, Assistant, Decoding, Question
 from lit_eve.metrics.answers import Box
 from lit_eve_data.batches import ImageLayout
@@ -74,6 +80,7 @@ def test_a_new_conversation_forgets(assistant: Assistant, tmp_path: Path) -> Non
     [
         ("/image none.png", "none.png cannot be read"),
         ("/image", "needs the path"),
+        ("/image 'a b.png", "'a b.png has a quotation mark without its other half"),
         ("/picture x", "there is no command /picture"),
         ("<image>?", "no image for <image>"),
         ("x" * 300, "above the 256 positions"),
@@ -196,3 +203,29 @@ def test_the_page_answers_and_draws_the_regions(
     assert history[-1]["content"] == "(the model said nothing)"
     assert page.start_over(visit)[1] == module.Visit(Talk(), visit.shown, True)
     assert page.show(None, True, visit)[0] is None
+
+
+def test_a_page_that_is_told_to_end_leaves_nothing_behind(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="Gradio is not installed: extra `web`")
+    from lit_eve.chat import page
+
+    left: list[str] = []
+
+    @contextmanager
+    def serving(*_: object) -> Iterator[str]:
+        try:
+            yield "http://here"
+        finally:
+            left.append("cleaned up")
+
+    monkeypatch.setattr(page, "serving", serving)
+    ending = partial(os.kill, os.getpid(), signal.SIGTERM)
+    monkeypatch.setattr(threading.Event, "wait", lambda _: ending())
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        _serve(assistant, SHORT, 0, ("127.0.0.1", None))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert left == ["cleaned up"]

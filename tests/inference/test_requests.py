@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from lit_eve.inference.assistant import Answer
-from lit_eve.inference.requests import AnswerFile, read_picture, read_prompts, requests_of
+from lit_eve.inference.requests import (
+    AnswerFile,
+    check_request,
+    read_picture,
+    read_prompts,
+    requests_of,
+)
+from tests.data.bombs import bomb
 from tests.inference.tiny import write_picture
 
 
@@ -108,6 +115,14 @@ def test_words_that_contradict_each_other_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         requests_of(*words, 0)
+
+
+def test_a_very_large_picture_is_looked_at_without_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "large.png"
+    file.write_bytes(bomb(12_000))
+    check_request(requests_of("What?", [file], None, None, 0)[0])
+    with pytest.raises(ValueError, match=r"12000 x 12000 pixels are above"):
+        read_picture(file)
 
 
 def test_a_picture_is_read_as_training_reads_it(tmp_path: Path) -> None:

@@ -86,9 +86,10 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadSampleError("too_large", str(error)) from error
     except Exception as error:  # Pillow's readers raise anything on strangers' bytes
-        unknown = isinstance(error, UnidentifiedImageError) and not data.startswith(_BEGINNINGS)
-        reason = "not_an_image" if unknown else "truncated"
-        raise BadSampleError(reason, f"no image can be read from it: {error}") from error
+        if isinstance(error, UnidentifiedImageError) and not data.startswith(_BEGINNINGS):
+            raise BadSampleError("not_an_image", "it begins like no known format.") from error
+        told = "its header is broken." if isinstance(error, UnidentifiedImageError) else str(error)
+        raise BadSampleError("truncated", f"no image can be read from it: {told}") from error
 
 
 @cache
