@@ -221,6 +221,9 @@ def test_a_run_is_found_by_experiment_by_id_and_by_its_beginning(tmp_path: Path)
     assert (
         run_directory.find(str(tmp_path / "demo/20260101-000000-aaaa"), tmp_path).id[-4:] == "aaaa"
     )
+    assert run_directory.find("demo/20260101", tmp_path).id == "20260101-000000-aaaa"
+    with pytest.raises(ValueError, match="no run 'other/20260101'"):
+        run_directory.find("other/20260101", tmp_path)
     with pytest.raises(ValueError, match="'2026' fits 2 runs"):
         run_directory.find("2026", tmp_path)
     with pytest.raises(ValueError, match=r"no run 'dmo'.*Newest runs: .*demo/20260102"):

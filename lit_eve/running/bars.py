@@ -69,11 +69,13 @@ class ProgressLine:
 def progress_line(console: Console, label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for a loop: the value, called with how many are done and of how many, moves it."""
     line: ProgressLine | None = None
+    entered = time.monotonic()
 
     def report(done: int, total: int) -> None:
         nonlocal line
         if line is None:  # nothing is shown of work that turns out to be done already
             line = ProgressLine(console, label, total, unit)
+            line.started = entered
         line.total = total
         line.update(done)
 

@@ -122,7 +122,9 @@ def _agreed_id(stamp: str) -> str | None:
 
 
 def find(run: str, root: Path) -> RunDirectory:
-    """The run that a user means: a path, an id, the start of an id, or an experiment's newest run.
+    """The run that a user means: a path, an id or its start, or an experiment's newest run.
+
+    Its experiment's name may stand before an id, as messages write it: `quickstart/20260101-12`.
 
     Raises:
         ValueError: if nothing, or more than one run, fits.
@@ -134,7 +136,12 @@ def find(run: str, root: Path) -> RunDirectory:
     named = [path for path in runs if path.parent.name == run]
     if named:
         return RunDirectory(named[-1].absolute())
-    matching = [path for path in runs if path.name.startswith(run)]
+    experiment, _, start = run.rpartition("/")
+    matching = [
+        path
+        for path in runs
+        if path.name.startswith(start) and experiment in ("", path.parent.name)
+    ]
     if len(matching) == 1:
         return RunDirectory(matching[0].absolute())
     if matching:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -192,7 +193,8 @@ def test_widths_that_do_not_fit_are_named() -> None:
 
 
 def test_an_encoder_saved_in_half_precision_learns_in_float32(tmp_path: Path) -> None:
-    encoder().model.to(torch.bfloat16).save_pretrained(tmp_path)
+    whole: Any = encoder().model
+    whole.to(torch.bfloat16).save_pretrained(tmp_path)
     CLIPImageProcessor().save_pretrained(tmp_path)
     seeing = VitEncoder.pretrained(str(tmp_path), (-1,), PLAIN)
     features = seeing.encode(torch.zeros(1, 3, 16, 16))
