@@ -62,9 +62,9 @@ def _rates(*rates: str) -> dict[str, Sequence[str]]:
     """With stage 1, and with its samples given to stage 2, at several rates."""
     arms: dict[str, Sequence[str]] = {}
     for rate in rates:
-        train = f"stages.learn.train={{patch_embedding: {rate}, language_model: {rate}}}"
+        train = f"stages.learn.train.language_model={rate}"
         arms[f"stage 1, then {rate}"] = (train,)
-        arms[f"no stage 1, {rate}"] = (train, "stages.align=null", "stages.learn.for=12k samples")
+        arms[f"no stage 1, {rate}"] = (train, "stages.align=null", "stages.learn.for=18k samples")
     return arms
 
 
@@ -92,15 +92,15 @@ STUDIES: Mapping[str, Study] = {
     "alignment": Study(
         "Patch alignment with a teacher on and off, for two amounts of data.",
         "alignment.yaml",
-        _budgets(3, 9),
+        _budgets(6, 18),
         "learn",
         "read",
         pairs=True,
     ),
     "prealignment": Study(
-        "Stage 1, led by the frozen decoder, on and off, at three learning rates.",
+        "Stage 1, led by the frozen decoder, on and off, at three learning rates of the decoder.",
         "prealignment.yaml",
-        _rates("5e-4", "1e-3", "4e-3"),
+        _rates("7e-4", "2e-3", "6e-3"),
         "learn",
         "read",
         pairs=True,
