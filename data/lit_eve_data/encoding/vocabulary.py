@@ -105,13 +105,19 @@ def pretrained_text(source: str, template: str | None = None) -> ChatText:
         template: the chat template instead of its own.
 
     Raises:
-        ValueError: if it is no fast tokenizer, or its template has no end-of-answer token.
+        ValueError: if there is none, it is no fast one, or its template has no end-of-answer token.
     """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source)
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(f"{source} has no fast tokenizer (tokenizer.json): name a model with one.")
+    if not tokenizer("word", add_special_tokens=False)["input_ids"]:
+        raise ValueError(
+            f"{source} has no tokenizer, and the one that Transformers makes up for it knows no "
+            "words: nothing would be read. Save the model's tokenizer into that folder too, or "
+            "write model.text."
+        )
     template = template or tokenizer.chat_template or _plain_template(tokenizer)
     markers = _markers(tokenizer, template, source)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

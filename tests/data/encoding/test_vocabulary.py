@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen2Config
 
 from lit_eve_data.disk.records import Turn
 from lit_eve_data.encoding.vocabulary import pretrained_text
@@ -127,3 +127,11 @@ def test_without_an_end_token_nothing_could_stop(tmp_path: Path) -> None:
 def test_a_template_that_hides_turns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not show every turn once"):
         pretrained_text(save(tmp_path, "{{ messages[-1].content }}</s>"))
+
+
+def test_a_model_without_a_tokenizer_is_not_read_with_one_that_knows_no_words(
+    tmp_path: Path,
+) -> None:
+    Qwen2Config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"has no tokenizer.*nothing would be read"):
+        pretrained_text(str(tmp_path))
