@@ -228,24 +228,47 @@ def test_lanes_together_give_every_sample_once_an_epoch() -> None:
 
 @pytest.mark.parametrize(("nodes", "fetched"), [(2, 1.02), (4, 1.04), (16, 2.1)])
 def test_a_machine_reads_only_the_chunks_of_its_lanes(nodes: int, fetched: float) -> None:
-    packing, world = large(), nodes  # one process a machine, then two
+    packing = large()
     chunks: list[set[int]] = [set() for _ in range(nodes)]
     for rows, _ in islice(packing.steps(packing.start), 60_000 // 104):
-        for rank in range(world):
-            (mine,) = Share(rank, world).of(rows)
+        for node in range(nodes):
+            (mine,) = Share(node, nodes).of(rows)
             indices = [index for pack in mine for _, index in pack]
-            chunks[rank * nodes // world].update(packing.sources[0].chunk[indices].tolist())
+            chunks[node].update(packing.sources[0].chunk[indices].tolist())
     assert 0.9 < sum(map(len, chunks)) / 640 < fetched
 
 
 def test_a_cursor_goes_on_in_every_lane() -> None:
     packing = large()
     steps = list(islice(packing.steps(packing.start), 300))
-    for stop in (1, 150, 151, 299):
+    for stop, window in ((1, 0), (155, 0), (156, 1), (157, 1), (299, 1)):
         state = json.loads(json.dumps(steps[stop - 1][1].state()))
-        assert steps[stop - 1][1].window == stop // 152
+        assert steps[stop - 1][1].window == window
         assert len(json.dumps(state)) < 160
         assert next(large().steps(large().cursor(state))) == steps[stop]
+
+
+def test_shares_of_a_mixture_are_counted_over_all_lanes() -> None:
+    ones = np.ones(40_000, np.int64)
+    tokens, chunk = np.full(40_000, 60), np.arange(40_000) // 100
+    sources = [SourceLengths(name, 1.0, tokens, ones, ones, chunk) for name in "ab"]
+    packing = PackingPlan(sources, 512, 128, 0)
+    assert packing.lanes > 1
+    *_, (_, cursor) = islice(packing.steps(packing.start), 200)
+    counts = Counter(s for rows in steps(packing, 200) for row in rows for s, _ in row)
+    assert packing.shares(cursor)["a"] == (counts[0] / counts.total(), 0.5)
+
+
+def test_the_heaviest_rows_are_those_with_least_to_learn() -> None:
+    packing = plan()
+    source = packing.sources[0]
+
+    def read_only(row: Pack) -> int:
+        return sum(int(source.tokens[index] - source.supervised[index]) for _, index in row)
+
+    expected = sorted(map(read_only, whole(packing, 0)), reverse=True)
+    found = [read_only(row) for row in packing.heaviest(len(expected) + 2)]
+    assert found == [*expected, *expected[:2]]
 
 
 def test_the_seed_changes_everything_and_nothing_else_does() -> None:
