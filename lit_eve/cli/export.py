@@ -39,22 +39,25 @@ def export(
         )
     if uri is not None and register is None:
         raise ValueError(f"--uri {uri} would be ignored: add --register NAME, or leave it out.")
+    from lit_eve.hub.export import export as write
     from lit_eve.running.directory import find
 
-    directory = find(run, runs)
-    from lit_eve.hub.export import export as write
+    directory, store = find(run, runs), None
+    if register is not None:
+        from lit_eve.hub.registry import store_for
+
+        store = store_for(directory, uri)  # without one nothing is written
 
     with TemporaryDirectory() as scratch:
         done = write(directory, to or Path(scratch) / "model", stage, step, dtype)
         wrote = f"wrote {to}: " if to else ""
         print(f"{wrote}{done.experiment.name}, stage {done.stage}, {done.file.name}")
-        if register is None:
+        if register is None or store is None:
             print(f"next  {done.folder / 'README.md'} says how to open it")
             return
         from lit_eve.hub.registry import register as add
-        from lit_eve.hub.registry import store_for
 
-        added = add(directory, done, register, store_for(directory, uri))
+        added = add(directory, done, register, store)
     print(f"registered {added.name} version {added.version} in {added.store.shown}")
     serve = f"mlflow models serve -m {added.address} --env-manager local"
     print(f"next  MLFLOW_TRACKING_URI={added.store.shown} {serve}")

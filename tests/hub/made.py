@@ -9,14 +9,22 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from lit_eve import assemble
 from lit_eve.assemble.tokenizers import build_tokenizer
 from lit_eve.checkpoints import write_weights
+from lit_eve.inference.assistant import ask
+from lit_eve.inference.opening import vision_language
 from lit_eve.running.directory import RunDirectory
 from lit_eve.schema import Experiment, VisionLanguageExperiment, load
+from lit_eve_data.batches import PackedBatch
+from lit_eve_data.disk.records import StoredImage
 from lit_eve_data.encoding.vocabulary import bytes_text, pretrained_text
+from lit_eve_data.packing.rows import Item, collate
 
+READER: Any = AutoModelForImageTextToText
+PROCESSOR: Any = AutoProcessor
 FREE = "type: encoder_free, images: {size: {type: square, edge: 32}}"
 BYTES = "text: {type: bytes}"
 LLAMA = "type: llama, width: 32, depth: 2, heads: 2, max_positions: 256"
@@ -94,3 +102,23 @@ def asked(words: str, *images: Image.Image) -> list[dict[str, Any]]:
     """A conversation of one question, as Transformers writes it."""
     pieces: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*pieces, {"type": "text", "text": words}]}]
+
+
+def packed(directory: RunDirectory, words: str, *images: Any) -> tuple[PackedBatch, int]:
+    """A question as the platform reads it, and what ends an answer."""
+    experiment = load(directory.experiment_file)
+    assert isinstance(experiment, VisionLanguageExperiment)
+    encoder = vision_language(experiment, directory).encoder_of("first")
+    asks = ask(words, [StoredImage.raw(np.asarray(image)) for image in images])
+    visual = [encoder.cutter.num_tokens(i.height, i.width) for i in asks.images]
+    encoded = encoder.text.prompt(asks.turns, visual)
+    item = Item(encoded, [image.pixels() for image in asks.images], "asked")
+    batch = collate([[item]], len(encoded), encoder.text.pad_id, encoder.cutter)
+    return batch, encoder.text.end_id
+
+
+def opened(folder: Path) -> tuple[Any, Any]:
+    """Processor and model, by Transformers' own doors."""
+    model, found = READER.from_pretrained(folder, output_loading_info=True)
+    assert not any(found.values())
+    return PROCESSOR.from_pretrained(folder), model

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,6 @@ from torch import Tensor
 from transformers import (
     AutoImageProcessor,
     AutoModel,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-    LlamaConfig,
-    LlamaForCausalLM,
     pipeline,
 )
 
@@ -35,49 +26,28 @@ from lit_eve.checkpoints.files import checkpoint_name
 from lit_eve.hub.configuration import FORMAT
 from lit_eve.hub.export import export
 from lit_eve.hub.image_processing import LitEvePixelProcessor
-from lit_eve.importing.exported import import_exported
-from lit_eve.inference.assistant import ask
-from lit_eve.inference.opening import open_assistant, vision_language
 from lit_eve.models.generation import Sampling, generate
 from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.running.directory import RunDirectory
-from lit_eve.schema import VisionLanguageExperiment, load
 from lit_eve.strategies.saving import ShardWriter
-from lit_eve_data.batches import PackedBatch
-from lit_eve_data.disk.records import StoredImage
 from lit_eve_data.encoding.crops import Crop
-from lit_eve_data.encoding.vocabulary import bytes_text
-from lit_eve_data.packing.rows import Item, collate
 from tests.files import QUICKSTART
-from tests.hub.made import BYTES, LLAMA, MODELS, asked, picture, run_of
-from tests.models.florence2_folder import LONG, SHORT, write_florence2
+from tests.hub.made import (
+    MODELS,
+    PROCESSOR,
+    READER,
+    asked,
+    opened,
+    packed,
+    picture,
+    run_of,
+)
 
 ROOT = QUICKSTART.parent.parent
 LONGEST = 12
-READER: Any = AutoModelForImageTextToText
-PROCESSOR: Any = AutoProcessor
 TOKENIZER: Any = AutoModel
 PIXELS: Any = AutoImageProcessor
 ONE, TWO = picture(1, 40, 30), picture(2, 20, 64)
-
-
-def packed(directory: RunDirectory, words: str, *images: Any) -> tuple[PackedBatch, int]:
-    """A question as the platform reads it, and what ends an answer."""
-    experiment = load(directory.experiment_file)
-    assert isinstance(experiment, VisionLanguageExperiment)
-    encoder = vision_language(experiment, directory).encoder_of("first")
-    asks = ask(words, [StoredImage.raw(np.asarray(image)) for image in images])
-    visual = [encoder.cutter.num_tokens(i.height, i.width) for i in asks.images]
-    encoded = encoder.text.prompt(asks.turns, visual)
-    item = Item(encoded, [image.pixels() for image in asks.images], "asked")
-    batch = collate([[item]], len(encoded), encoder.text.pad_id, encoder.cutter)
-    return batch, encoder.text.end_id
-
-
-def opened(folder: Path) -> tuple[Any, Any]:
-    model, found = READER.from_pretrained(folder, output_loading_info=True)
-    assert not any(found.values())
-    return PROCESSOR.from_pretrained(folder), model
 
 
 def answer(model: Any, inputs: Any, number: int = 0) -> list[int]:
@@ -137,75 +107,6 @@ def test_a_prompt_is_answered_alike_alone_in_a_batch_and_without_a_cache(
     assert answer(model, {**alone, "use_cache": False}) == wanted
     beams = {"num_beams": 2, "num_return_sequences": 2}
     assert answer(model, {**inputs, **beams}, 1) == answer(model, {**alone, **beams}, 1)
-
-
-def test_pretrained_parts_are_whole_without_the_folder_they_came_from(tmp_path: Path) -> None:
-    config = LlamaConfig(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "decoder")
-    bytes_text().save(tmp_path / "decoder")
-    block = (
-        f"{{type: encoder_free, language_model: {{type: pretrained, from: {tmp_path / 'decoder'}}},"
-        " patch_embedding: {type: linear, patch: 16}}"
-    )
-    directory, model = run_of(tmp_path / "run", block)
-    assert isinstance(model, VisionLanguageModel)
-    batch, _ = packed(directory, "How many?", ONE)
-    export(directory, tmp_path / "out")
-    shutil.rmtree(tmp_path / "decoder")
-    assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
-    processor, exported = opened(tmp_path / "out")
-    with torch.no_grad():
-        wanted = model.language_model.logits(model(batch).hidden)
-        inputs = processor.apply_chat_template(asked("How many?", ONE), tokenize=True)
-        torch.testing.assert_close(exported(**inputs).logits, wanted, rtol=0, atol=1e-5)
-
-
-def _clip(folder: Path) -> str:
-    half = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
-    seeing = {**half, "num_hidden_layers": 2, "image_size": 16, "patch_size": 8}
-    config = CLIPConfig(
-        vision_config=seeing, text_config={**half, "num_hidden_layers": 1}, projection_dim=8
-    )
-    CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor().save_pretrained(folder)
-    return f"connector: {{type: linear}}, vision_encoder: {{type: pretrained, from: {folder}}}"
-
-
-def _florence2(folder: Path) -> str:
-    write_florence2(folder)
-    seen = f"type: pretrained, from: {folder}, layers: [0, -1], prompts: ['{LONG}', {SHORT}]"
-    return f"connector: {{type: depth_breadth}}, vision_encoder: {{{seen}}}"
-
-
-@pytest.mark.parametrize("seeing", [_clip, _florence2])
-def test_a_pretrained_encoder_keeps_its_own_way_of_seeing(
-    seeing: Callable[[Path], str], tmp_path: Path
-) -> None:
-    parts = seeing(tmp_path / "encoder")
-    block = f"{{type: encoder, {BYTES}, language_model: {{{LLAMA}}}, {parts}}}"
-    directory, model = run_of(tmp_path / "run", block)
-    assert isinstance(model, VisionLanguageModel)
-    batch, _ = packed(directory, "How many?", ONE)
-    export(directory, tmp_path / "out")
-    shutil.rmtree(tmp_path / "encoder")
-    processor, exported = opened(tmp_path / "out")
-    with torch.no_grad():
-        wanted = model.language_model.logits(model(batch).hidden)
-        inputs = processor.apply_chat_template(asked("How many?", ONE), tokenize=True)
-        torch.testing.assert_close(exported(**inputs).logits, wanted, rtol=0, atol=1e-5)
-    import_exported(tmp_path / "out", tmp_path / "back")
-    back = open_assistant(RunDirectory(tmp_path / "back")).model
-    with torch.no_grad():
-        again = back.language_model.logits(back(batch).hidden)
-    torch.testing.assert_close(again, wanted, rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

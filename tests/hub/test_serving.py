@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from lit_eve.cli.export import export as command
 from lit_eve.hub.export import export
 from lit_eve.hub.registry import example, register, signature, store_for
 from lit_eve.hub.serving import assistant_of
@@ -139,3 +140,12 @@ def test_a_run_without_a_store_has_to_be_told_one(tmp_path: Path) -> None:
     file.write_text(file.read_text() + "tracking: {type: none}\n")
     with pytest.raises(ValueError, match="Name a store with --uri"):
         store_for(RunDirectory(tmp_path / "run"), None)
+
+
+def test_without_a_registry_nothing_is_written(tmp_path: Path) -> None:
+    directory, _ = run_of(tmp_path / "run", MODELS["eve_tied"])
+    with directory.experiment_file.open("a") as file:
+        file.write("\ntracking: {type: none}\n")
+    with pytest.raises(ValueError, match="there is no registry"):
+        command(str(directory.path), to=tmp_path / "out", register="reader")
+    assert not (tmp_path / "out").exists()
