@@ -64,7 +64,7 @@ def _rates(*rates: str) -> dict[str, Sequence[str]]:
     for rate in rates:
         train = f"stages.learn.train.language_model={rate}"
         arms[f"stage 1, then {rate}"] = (train,)
-        arms[f"no stage 1, {rate}"] = (train, "stages.align=null", "stages.learn.for=18k samples")
+        arms[f"no stage 1, {rate}"] = (train, "stages.align=null", "stages.learn.for=15k samples")
     return arms
 
 
