@@ -63,7 +63,7 @@ class Florence2Encoder(VisionEncoder):
             places for.
 
     Source:
-        Chen et al. 2024, arXiv:2412.04424, section 3.2; Xiao et al. 2023, arXiv:2311.06242.
+        Chen et al. 2024, arXiv:2412.04424; Xiao et al. 2023, arXiv:2311.06242.
     """
 
     prompt_tokens: Tensor
