@@ -257,12 +257,15 @@ def test_nearest_codes_equal_the_whole_distance_matrix_whatever_the_chunk(
 ) -> None:
     tokens, table = latents(301, 16), latents(384, 16, seed=1)
     distances = torch.cdist(tokens.double(), table.double())
-    for most in (1, 384 * 7, 2**22):
-        monkeypatch.setattr("lit_eve.models.tokenizers.nearest.MAX_SCORES", most)
+    for scores, codes in ((1, 384), (384 * 7, 384), (2**22, 2**13), (64 * 5, 64), (1000, 100)):
+        monkeypatch.setattr("lit_eve.models.tokenizers.nearest.MAX_SCORES", scores)
+        monkeypatch.setattr("lit_eve.models.tokenizers.nearest.MAX_CODES", codes)
         assert torch.equal(nearest_codes(tokens, table, "euclidean"), distances.argmin(1))
 
 
-def test_of_equal_codes_the_first_is_taken() -> None:
+@pytest.mark.parametrize("block", [2**13, 128])
+def test_of_equal_codes_the_first_is_taken(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_eve.models.tokenizers.nearest.MAX_CODES", block)
     table = latents(256, 4).repeat(2, 1)
     assert torch.equal(nearest_codes(table[256:], table, "euclidean"), torch.arange(256))
 

@@ -21,6 +21,10 @@ MAX_SCORES_CUDA = 2**27
 """The same on a GPU, where a larger product keeps all its cores busy: 512 MB."""
 
 
+MAX_CODES = 2**11
+"""Most codes compared at once, so that a chunk holds as many tokens as codes. With all codes of a
+large codebook it would hold few, for which a product is slow: the whole table is read for each."""
+
 _BLOCKS = (64, 32)
 """Codes of a block, see `best_column`: near the root of a codebook's size."""
 
@@ -40,19 +44,33 @@ def nearest_codes(tokens: Tensor, table: Tensor, distance: Distance) -> Tensor:
     Returns:
         (N,) int64.
     """
-    chunk = max(1, (MAX_SCORES_CUDA if tokens.is_cuda else MAX_SCORES) // len(table))
     offset = table.square().sum(1) * -0.5 if distance == "euclidean" else None  # (K,)
     codes = torch.empty(len(tokens), dtype=torch.int64, device=tokens.device)
-    scores = tokens.new_empty(min(chunk, len(tokens)), len(table))  # (C, K)
+    width = min(len(table), MAX_CODES)
+    chunk = max(1, (MAX_SCORES_CUDA if tokens.is_cuda else MAX_SCORES) // width)
+    room = tokens.new_empty(min(chunk, len(tokens)) * width)
     with _exact_products(tokens):
         for part in range(0, len(tokens), chunk):
-            rows = tokens[part : part + chunk]
-            room = scores[: len(rows)]
-            if offset is None:
-                torch.mm(rows, table.T, out=room)
-            else:
-                torch.addmm(offset, rows, table.T, out=room)
-            codes[part : part + chunk] = best_column(room)
+            codes[part : part + chunk] = _nearest(tokens[part : part + chunk], table, offset, room)
+    return codes
+
+
+def _nearest(rows: Tensor, table: Tensor, offset: Tensor | None, room: Tensor) -> Tensor:
+    """The nearest code of every row, (C, D) -> (C,), a block of codes after the other."""
+    codes = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    best = rows.new_full((len(rows),), -torch.inf)
+    for start in range(0, len(table), MAX_CODES):
+        block = table[start : start + MAX_CODES]
+        scores = room[: len(rows) * len(block)].view(len(rows), len(block))
+        if offset is None:
+            torch.mm(rows, block.T, out=scores)
+        else:
+            torch.addmm(offset[start : start + MAX_CODES], rows, block.T, out=scores)
+        found = best_column(scores)  # (C,)
+        score = scores.gather(1, found.unsqueeze(1)).squeeze(1)  # (C,)
+        better = score > best  # of equals, the first
+        codes = torch.where(better, found + start, codes)
+        best = torch.maximum(best, score)
     return codes
 
 
