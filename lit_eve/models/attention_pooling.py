@@ -75,8 +75,8 @@ class WindowAttention(_FoldedAttention):
         average = windows.sum(1) * (1 / windows.shape[1])  # (M, D)
         folded = self._fold(average, key_weight).transpose(0, 1)  # (M, H, D)
         keys = self.key_value_norm(windows)  # (M, S, D)
-        attention = torch.bmm(keys, folded.transpose(1, 2)).softmax(1)  # (M, S, H)
-        weighted = torch.bmm(attention.transpose(1, 2), keys)  # (M, H, D)
+        attention = torch.bmm(folded, keys.transpose(1, 2)).softmax(2)  # (M, H, S)
+        weighted = torch.bmm(attention, keys)  # (M, H, D)
         return average + self._values(weighted.transpose(0, 1), value_weight)
 
 
