@@ -22,6 +22,7 @@ from lit_eve.planning.flops import (
     teacher_flops,
     training_flops,
 )
+from lit_eve.planning.plan import quantity
 from lit_eve_data.batches import ImageLayout
 from tests.models.packed import Sample, pack, pack_images
 
@@ -134,3 +135,10 @@ def test_eve_7b_is_counted_without_memory() -> None:
     flops = forward_flops(built, 601, supervised=0, grids=((24, 24),))
     assert flops.vision / 1e9 == pytest.approx(42.5, abs=0.05)
     assert flops.layers / 1e12 == pytest.approx(2 * 6.4760 * 0.601, rel=1e-4)
+
+
+def test_the_plan_says_the_published_figures_to_a_tenth() -> None:
+    assert [quantity(value, "FLOP", ".1f") for value in (42.494e9, 167.81e9)] == [
+        "42.5 GFLOP",
+        "167.8 GFLOP",
+    ]

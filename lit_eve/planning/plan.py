@@ -140,11 +140,11 @@ def as_json(plans: Sequence[StagePlan], more: Mapping[str, Any] | None = None) -
     return {plan.name: asdict(plan) | (more or {}).get(plan.name, {}) for plan in plans}
 
 
-def quantity(value: float, unit: str = "") -> str:
-    """A number with three digits and its multiplier: 42.5 G."""
+def quantity(value: float, unit: str = "", form: str = ".3g") -> str:
+    """A number, with three digits unless `form` says otherwise, and its multiplier: 42.5 G."""
     for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor:
-            return f"{value / factor:.3g} {letter}{unit}"
+            return f"{value / factor:{form}} {letter}{unit}"
     return f"{value:.3g} {unit}".rstrip()
 
 

@@ -46,7 +46,7 @@ class VisionLanguagePlan(StagePlan):
         return (
             ("tokens a step", f"{self.tokens_per_step:,}"),
             ("largest image", f"{height}x{width} → {self.visual_tokens} tokens"),
-            ("vision, forward", quantity(self.vision_flops, "FLOP") + " an image"),
+            ("vision, forward", quantity(self.vision_flops, "FLOP", ".1f") + " an image"),
         )
 
     @property
