@@ -1,8 +1,9 @@
 """Conversations to token ids: which tokens there are, how turns are marked, what is supervised.
 
-A conversation reads `first U1 answer A1 end following U2 answer A2 end`. Only the answers and their
-`end` are supervised. Every prompt and every answer is tokenised on its own, so the ids of a prompt
-are the same whether its answer is known or still to be generated.
+A conversation reads `first U1 answer begin A1 end following U2 answer begin A2 end`. Only the
+answers with `begin` and `end` are supervised. Every prompt and answer is tokenised on its own, so
+the ids of a prompt are the same whether its answer is known or still to be generated; all are those
+of the whole text, which is what published models were trained on.
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ class ChatFormat:
     first: str
     """Before the first user turn, when there is no system turn."""
     answer: str
-    """Between a user's words and the assistant's."""
+    """Between a user's words and the assistant's: a prompt ends with it."""
     end: str
     """After the assistant's words: the model learns to write it, and generation stops at it."""
     following: str
     """Between `end` and the next user turn."""
     system: tuple[str, str] | None = None
     """Before and after the system's words; the first user's words follow. None: no system turns."""
+    begin: str = ""
+    """Before the assistant's words and learnt with them: a space that is in one token with the word
+    after it, so that a prompt must not end with it."""
 
 
 PLAIN = ChatFormat(
@@ -146,8 +150,8 @@ class ChatText:
         return encoded
 
     def words(self, content: str) -> list[int]:
-        """Ids of what somebody says, without anything around it."""
-        return self._segment("", content, "")
+        """Ids of what the assistant begins to say after a prompt."""
+        return self._segment(self.format.begin, content, "", behind=self.format.answer)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, up to the first end token, without special tokens."""
@@ -169,8 +173,9 @@ class ChatText:
         for number, (prompt, answer) in enumerate(pairs):
             self._add_prompt(encoded, system, number, prompt, visual_tokens)
             if answer is not None:
-                start = len(encoded.ids)
-                encoded.ids.extend(self._segment("", answer, self.format.end))
+                start, form = len(encoded.ids), self.format
+                said = self._segment(form.begin, answer, form.end, behind=form.answer)
+                encoded.ids.extend(said)
                 encoded.answers.append((start, len(encoded.ids)))
         if len(encoded.images) != len(visual_tokens):
             raise ValueError(
@@ -193,12 +198,17 @@ class ChatText:
             if self.format.system is None:
                 raise ValueError("this chat format has no system turn: remove it from the data.")
             opening, before = self.format.system
-            encoded.ids.extend(self._segment(opening, system, ""))
+            if self._special.search(system) is None:
+                before = opening + system + before
+            else:
+                encoded.ids.extend(self._segment(opening, system, ""))
+        behind = self.format.end if number else ""
         pieces = prompt.split(IMAGE)
         for place, piece in enumerate(pieces):
             last = place == len(pieces) - 1
             after = self.format.answer if last else ""
-            encoded.ids.extend(self._segment(before if place == 0 else "", piece, after))
+            around = (before, piece, after, behind) if place == 0 else ("", piece, after)
+            encoded.ids.extend(self._segment(*around))
             if not last and len(encoded.images) < len(visual_tokens):
                 start = len(encoded.ids)
                 encoded.ids.extend([self.pad_id] * visual_tokens[len(encoded.images)])
@@ -206,12 +216,20 @@ class ChatText:
             elif not last:
                 raise ValueError(f"more {IMAGE} placeholders than images ({len(visual_tokens)}).")
 
-    def _segment(self, before: str, content: str, after: str) -> list[int]:
-        """Ids of markers and content; content that spells a special token stays plain text."""
+    def _segment(self, before: str, content: str, after: str, behind: str = "") -> list[int]:
+        """Ids of markers and content, where they stand behind another marker.
+
+        Content that spells a special token stays plain text.
+        """
         if self._special.search(content) is None:
-            return self._ids(before + content + after)
+            return self._behind(behind, before + content + after)
         inner: list[int] = self._plain.encode(content, add_special_tokens=False).ids
-        return [*self._ids(before), *inner, *self._ids(after)]
+        return [*self._behind(behind, before), *inner, *self._ids(after)]
+
+    def _behind(self, marker: str, text: str) -> list[int]:
+        """Ids of a text that goes on behind a marker: some tokenizers begin a text differently."""
+        start, whole = self._ids(marker), self._ids(marker + text)
+        return whole[len(start) :] if whole[: len(start)] == start else self._ids(text)
 
     def _ids(self, text: str) -> list[int]:
         ids = self._known.get(text)

@@ -134,7 +134,7 @@ def _plain_template(tokenizer: Any) -> str:
         "{% elif turn['role'] == 'assistant' %}ASSISTANT: {{ turn['content'] }}"
         f"{tokenizer.eos_token}"
         "{% else %}{{ turn['content'] }} {% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+        "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
     )
 
 
@@ -148,8 +148,11 @@ def _markers(tokenizer: PreTrainedTokenizerBase, template: str, source: str) -> 
         {"role": "assistant", "content": answers[1]},
     ]
 
-    def render(messages: list[dict[str, str]]) -> str:
-        return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False))
+    def render(messages: list[dict[str, str]], asked: bool = False) -> str:
+        rendered = tokenizer.apply_chat_template(
+            messages, chat_template=template, add_generation_prompt=asked, tokenize=False
+        )
+        return str(rendered)
 
     text = render(turns)
     if any(text.count(word) != 1 for word in users + answers):
@@ -158,12 +161,16 @@ def _markers(tokenizer: PreTrainedTokenizerBase, template: str, source: str) -> 
     answer, rest = rest.split(answers[0])
     between = rest.split(users[1])[0]
     end = _end_of(between, tokenizer, source)
+    # Where the assistant is asked to speak, the space before its words may not be written yet.
+    asked, begin = render(turns[:1], asked=True).partition(users[0])[2], ""
+    if answer.startswith(asked) and not answer.removeprefix(asked).strip():
+        answer, begin = asked, answer.removeprefix(asked)
     try:
         opening, rest = render([{"role": "system", "content": system}, *turns]).split(system)
         spoken: tuple[str, str] | None = (opening, rest.split(users[0])[0])
     except Exception:  # templates refuse system turns with errors of their own
         spoken = None
-    return ChatFormat(first, answer, end, between[len(end) :], spoken)
+    return ChatFormat(first, answer, end, between[len(end) :], spoken, begin)
 
 
 def _end_of(between: str, tokenizer: Any, source: str) -> str:

@@ -35,12 +35,18 @@ INST = (  # markers that are plain words, and no system turn at all
     "{% endfor %}"
 )
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start|>", "<|stop|>", "<|eot|>"]
+SPACE_FIRST = {  # how tokenizers mark a word that follows a space; some also mark a text's first
+    "byte level": (pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()),
+    "metaspace": (pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace()),
+    "metaspace in every piece": (pre_tokenizers.Metaspace(), decoders.Metaspace()),
+}
 
 
-def save(directory: Path, template: str | None, eos: str | None = "</s>") -> str:
+def save(
+    directory: Path, template: str | None, eos: str | None = "</s>", kind: str = "byte level"
+) -> str:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.pre_tokenizer, tokenizer.decoder = SPACE_FIRST[kind]
     trainer = trainers.BpeTrainer(
         vocab_size=400,
         special_tokens=SPECIAL,
@@ -91,6 +97,28 @@ def test_ids_are_those_of_the_model_where_markers_are_special(tmp_path: Path) ->
     reference = PreTrainedTokenizerFast.from_pretrained(tmp_path)
     ids = reference.apply_chat_template(TALK, return_dict=False)
     assert text.encode(TALK, []).ids == ids[:-1]  # all but the line end behind the last answer
+
+
+@pytest.mark.parametrize("kind", SPACE_FIRST)
+@pytest.mark.parametrize("template", [INST, None], ids=["inst", "plain"])
+def test_ids_are_those_of_the_whole_text_where_markers_are_words(
+    template: str | None, kind: str, tmp_path: Path
+) -> None:
+    # What a model was trained on: no space of its own behind `[/INST]` or `ASSISTANT:`.
+    text = pretrained_text(save(tmp_path, template, kind=kind))
+    reference = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    systems: list[list[Turn]] = [[], [{"role": "system", "content": "Be brief."}]]
+    for before in systems[: 1 if template else 2]:
+        for turns, asked in ((TALK, False), (TALK[:3], True)):
+            whole = reference.apply_chat_template(
+                [*before, *turns],
+                chat_template=text.template,
+                add_generation_prompt=asked,
+                return_dict=False,
+            )
+            assert (text.prompt if asked else text.encode)([*before, *turns], []).ids == whole
+    begun = text.prompt(TALK[:3], []).ids + text.words("15")
+    assert text.encode(TALK, []).ids == [*begun, text.end_id]
 
 
 def test_system_turns_follow_the_template(tmp_path: Path) -> None:
