@@ -72,8 +72,8 @@ _DECODER = r"^(model\.(embed_tokens|norm)\.|lm_head\.|model\.layers\.)"
 _SETTINGS = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("num_attention_heads", "num_key_value_heads", "hidden_act", "max_position_embeddings"),
-    *("rms_norm_eps", "rope_theta", "rope_scaling", "tie_word_embeddings", "initializer_range"),
-    *("bos_token_id", "eos_token_id"),
+    *("rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings"),
+    *("initializer_range", "bos_token_id", "eos_token_id"),
 )
 
 

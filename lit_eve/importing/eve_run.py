@@ -40,7 +40,8 @@ VICUNA = (
     "{% elif turn['role'] == 'assistant' %}ASSISTANT: {{ turn['content'] }}{{ eos_token }}"
     "{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
-"""The prompt that v1 was instructed with; its checkpoints carry no template."""
+"""The prompt that both versions were instructed with. v1's checkpoints carry no template, v2's that
+of the Qwen it started as, which it was not trained with."""
 
 
 def import_eve(
@@ -69,10 +70,8 @@ def import_eve(
         raise ValueError(f"{target} exists: an import does not overwrite. Name another folder.")
     settings = read_config(source)
     imported = convert(source, version, pool, alignment)
-    text = pretrained_text(
-        str(source if source.is_dir() else source.parent),
-        template=VICUNA if version == "eve-v1" else None,
-    )
+    folder = source if source.is_dir() else source.parent
+    text = pretrained_text(str(folder), template=VICUNA)
     side = side or _side(settings, version)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of an import that was interrupted

@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from lit_eve.importing.eve import convert, our_name
+from lit_eve.importing.eve import Version, convert, decoder_config, our_name
 from lit_eve.importing.eve_run import import_eve
 from lit_eve.models.patch_embedding import EvePatchEmbedding, EveV2PatchEmbedding
 from lit_eve.schema import VisionLanguageExperiment, load
+from lit_eve_data.disk.records import Turn
+from lit_eve_data.encoding.text import ChatText
 from lit_eve_data.encoding.vocabulary import bytes_text
 from tests.models.eve_plain import eve_tokens
 from tests.models.packed import pack_images
@@ -123,6 +125,24 @@ def published(
     return folder
 
 
+def check_prompt(run: Path) -> None:
+    """By hand from the authors' `conv_vicuna_v1` and `conv_qwen_v2`.
+
+    In both the space after `ASSISTANT:` is one token with the answer's first word.
+    """
+    text = ChatText.load(run / "text")
+    asked: list[Turn] = [{"role": "user", "content": "<image>\nWhy?"}]
+    words = text.tokenizer.decode(text.prompt(asked, [0]).ids, skip_special_tokens=False)
+    assert words == (
+        "A chat between a curious user and an artificial intelligence assistant. The assistant "
+        "gives helpful, detailed, and polite answers to the user's questions. USER: \nWhy? "
+        "ASSISTANT:"
+    )
+    answered = text.encode([*asked, {"role": "assistant", "content": "So."}], [0])
+    ((start, stop),) = answered.answers
+    assert text.tokenizer.decode(answered.ids[start:stop], skip_special_tokens=False) == " So.<end>"
+
+
 @pytest.mark.parametrize("torch_files", [False, True])
 def test_v1_becomes_a_run_that_sees_what_the_published_layers_see(
     tmp_path: Path, torch_files: bool
@@ -149,6 +169,7 @@ def test_v1_becomes_a_run_that_sees_what_the_published_layers_see(
     )
     name = "model.layers.3.mlp.up_proj.weight"
     assert torch.equal(state[f"language_model.model.{name}"], tensors[name])
+    check_prompt(tmp_path / "run")
 
 
 def test_v1_takes_its_patch_alignment_along_if_asked(tmp_path: Path) -> None:
@@ -183,6 +204,21 @@ def test_v2_brings_both_sets_of_weights(tmp_path: Path, names: tuple[str, str]) 
     embedding.load_state_dict({k[len(start) :]: t for k, t in mine.items() if k.startswith(start)})
     end = tensors[f"model.vision_tower.{names[1]}_embedding"]
     assert torch.equal(embedding.row_end_embedding, end)
+
+
+def test_v2_is_asked_as_it_was_instructed(tmp_path: Path) -> None:
+    # Its own chat template is that of an untouched Qwen.
+    import_eve(published(tmp_path / "eve", v2(), "res800-patch16"), tmp_path / "run", "eve-v2")
+    check_prompt(tmp_path / "run")
+
+
+@pytest.mark.parametrize("version", ["eve-v1", "eve-v2"])
+@pytest.mark.parametrize(
+    "written", [{"rope_theta": 5e5}, {"rope_parameters": {"rope_theta": 5e5}}], ids="-".join
+)
+def test_positions_turn_as_the_checkpoint_says(version: Version, written: dict[str, Any]) -> None:
+    # Transformers 5 writes a table of its own, where 4 wrote a number.
+    assert decoder_config(SIZE | written, version).rope_parameters["rope_theta"] == 5e5
 
 
 def test_a_name_of_one_version_means_nothing_in_the_other() -> None:
