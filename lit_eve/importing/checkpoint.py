@@ -62,7 +62,7 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for file in _files(source):
-        read = _safetensors if file.suffix == ".safetensors" else _torch_file
+        read = safetensors_content if file.suffix == ".safetensors" else _torch_file
         for name, tensor in read(file).items():
             if name in tensors:
                 raise ValueError(
@@ -95,7 +95,12 @@ def _files(source: Path) -> list[Path]:
     )
 
 
-def _safetensors(file: Path) -> dict[str, Tensor]:
+def safetensors_content(file: Path) -> dict[str, Tensor]:
+    """All tensors of one safetensors file.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
     try:
         with safe_open(file, framework="pt") as stream:
             return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
@@ -104,22 +109,42 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _torch_file(file: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        raise ValueError(
-            f"{file} asks for {named.group(1) if named else 'code'}, which weights do not need, so "
-            "it was not read any further. Get it from its authors, or convert it to safetensors on "
-            "a machine you can spare."
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{file} cannot be read ({error}). Download it again.") from error
+    content = torch_content(file, mmap=True)
     content = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"{file} holds no tensors by name. Give a state dict.")
     return tensors
+
+
+def torch_content(file: Path, mmap: bool = False) -> Any:
+    """What `torch.save` wrote, if it is made of tensors and plain values; nothing in it is run.
+
+    Raises:
+        ValueError: if it is damaged, no such file, or asks for anything else.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        refused = f"asks for {named[1]}, which weights do not need" if named else _reason(error)
+        raise ValueError(
+            f"{file} {refused}, so it was not read any further. Get it from its authors, or save "
+            "its `state_dict()` as safetensors on a machine you can spare."
+        ) from error
+    except Exception as error:  # over damaged bytes an unpickler stumbles in any way
+        what = next(iter(str(error).strip().splitlines()), "nothing said")
+        raise ValueError(
+            f"{file} cannot be read ({type(error).__name__}: {what}): it is damaged, or not what "
+            "torch writes. Download it again."
+        ) from error
+
+
+def _reason(error: pickle.UnpicklingError) -> str:
+    """Why a file that names no class was refused."""
+    if "persistent_load of storage" in str(error):
+        return "holds a whole module in torch's format of before 1.6, which only runs as code"
+    return "is no file of tensors as torch writes it"
 
 
 def fill(

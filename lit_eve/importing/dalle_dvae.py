@@ -9,7 +9,6 @@ Shapes: K codes, D width of a code vector.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import safe_globals
 
+from lit_eve.importing.checkpoint import safetensors_content, torch_content
 from lit_eve.models.tokenizers.dalle import GROUPS, DalleDecoder, DalleEncoder
 from lit_eve.models.tokenizers.gumbel import GumbelQuantizer
 from lit_eve.models.tokenizers.image_tokenizer import ImageTokenizer
 from lit_eve.models.tokenizers.pixels import LogitLaplacePixels
 
 VALUES_PER_POSITION = 3 * 8 * 8
+
+DEEPEST = 20
+"""Tables in tables that are looked into; the release has six, a table inside itself no end."""
 
 State = dict[str, Tensor]
 
@@ -71,22 +72,11 @@ def read_released(path: Path) -> State:
     """
     if not path.is_file():
         raise ValueError(f"{path} is no file: give the released encoder.pkl or decoder.pkl.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with safe_globals([(_Record, name) for name in _MODULES]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        what = named.group(1) if named else "something"
-        raise ValueError(
-            f"{path} asks for {what}, which a dVAE does not need, so it was not read any further. "
-            "Get the file from its authors, or convert it to safetensors on a machine you can "
-            "spare."
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} cannot be read: {_first_line(error)}") from error
-    tensors = dict(_tensors(content, ""))
+    if path.suffix == ".safetensors":
+        return safetensors_content(path)
+    with safe_globals([(_Record, name) for name in _MODULES]):
+        content = torch_content(path)
+    tensors = dict(_tensors(content, "", depth=0))
     if not tensors:
         raise ValueError(f"{path} holds no tensors: is it the released encoder.pkl or decoder.pkl?")
     return tensors
@@ -96,23 +86,37 @@ def size_of(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> Dal
     """The size that two released state dicts have.
 
     Raises:
-        ValueError: if a tensor that says it is missing, or the two do not belong together.
+        ValueError: if a tensor that says it is missing or of another shape, or the two do not
+            belong together.
     """
-    try:
-        num_codes = encoder["blocks.output.conv.w"].shape[0]
-        width = encoder["blocks.input.w"].shape[0]
-        code_width, num_read = decoder["blocks.input.w"].shape[:2]
-    except KeyError as error:
-        raise ValueError(
-            f"there is no tensor {error}: these are not an encoder and a decoder of DALL-E's dVAE, "
-            "in this order."
-        ) from error
+    num_codes = _kernel(encoder, "encoder", "blocks.output.conv.w")[0]
+    width = _kernel(encoder, "encoder", "blocks.input.w")[0]
+    code_width, num_read = _kernel(decoder, "decoder", "blocks.input.w")[:2]
     if num_codes != num_read:
         raise ValueError(
-            f"the encoder has {num_codes} codes, the decoder {num_read}: they are not of one model."
+            f"the encoder has {num_codes} codes, the decoder {num_read}: they are not of one "
+            "model, or the two files were given in the wrong order."
         )
+    _kernel(encoder, "encoder", "blocks.group_1.block_1.res_path.conv_1.w")
     found = {int(n) for key in encoder for n in re.findall(r"^blocks\.group_1\.block_(\d+)\.", key)}
-    return DalleSize(num_codes, code_width, width, max(found, default=0))
+    return DalleSize(num_codes, code_width, width, max(found))
+
+
+def _kernel(tensors: Mapping[str, Tensor], part: str, name: str) -> torch.Size:
+    """Shape of the weight of a convolution: (outputs, inputs, rows, columns)."""
+    if name not in tensors:
+        raise ValueError(
+            f"the {part} has no tensor {name!r}; its first is {min(tensors, default='none')!r}. "
+            "Give the encoder and the decoder of DALL-E's dVAE, in this order, with the names of "
+            "the release."
+        )
+    shape = tensors[name].shape
+    if len(shape) != 4:
+        raise ValueError(
+            f"the {part}'s {name} has the shape {tuple(shape)}, but a convolution's weight has "
+            "four sides. Give the tensors as they were released."
+        )
+    return shape
 
 
 def build(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> ImageTokenizer:
@@ -141,7 +145,8 @@ def build(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> Image
         raise ValueError(
             f"not a dVAE of {GROUPS} groups of {size.blocks} blocks and width {size.width}: "
             f"missing {missing[:3]}, left over {extra[:3]}, of another shape {sorted(wrong)[:3]} "
-            f"({len(missing)}, {len(extra)} and {len(wrong)} in all)."
+            f"({len(missing)}, {len(extra)} and {len(wrong)} in all). Give the encoder and the "
+            "decoder of one release, whole and unchanged."
         )
     tokenizer.load_state_dict(state)
     return tokenizer.eval()
@@ -160,21 +165,17 @@ def tokenizer_state(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]
     }
 
 
-def _tensors(content: Any, prefix: str) -> list[tuple[str, Tensor]]:
+def _tensors(content: Any, prefix: str, depth: int) -> list[tuple[str, Tensor]]:
     """All parameters and buffers below a record or a state dict, with their dotted names."""
     if isinstance(content, Tensor):
         return [(prefix, content.detach())]
-    parts: dict[str, Any] = {}
+    if depth > DEEPEST:
+        return []
+    tables = [content]
     if isinstance(content, _Record):
-        for kind in ("_parameters", "_buffers", "_modules"):
-            parts |= vars(content).get(kind, {})
-    elif isinstance(content, Mapping):
-        parts = dict(content)
+        tables = [vars(content).get(kind) for kind in ("_parameters", "_buffers", "_modules")]
     found: list[tuple[str, Tensor]] = []
-    for name, part in parts.items():
-        found += _tensors(part, f"{prefix}.{name}" if prefix else str(name))
+    for table in tables:
+        for name, part in table.items() if isinstance(table, Mapping) else ():
+            found += _tensors(part, f"{prefix}.{name}" if prefix else str(name), depth + 1)
     return found
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

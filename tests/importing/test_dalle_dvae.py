@@ -118,7 +118,7 @@ class Evil:
 
 def test_a_pickle_that_would_run_code_is_not_read(tmp_path: Path) -> None:
     torch.save({"blocks.input.w": torch.zeros(1), "surprise": Evil()}, tmp_path / "evil.pkl")
-    with pytest.raises(ValueError, match=r"evil.pkl asks for exec.*convert it to safetensors"):
+    with pytest.raises(ValueError, match=r"evil.pkl asks for exec.*save its `state_dict\(\)`"):
         read_released(tmp_path / "evil.pkl")
 
 
@@ -130,15 +130,35 @@ def test_files_that_are_no_dvae_are_named(
     (tmp_path / "text.pkl").write_text("nothing")
     with pytest.raises(ValueError, match=r"text.pkl"):
         read_released(tmp_path / "text.pkl")
+    old = tmp_path / "old.pkl"  # what torch wrote of a whole module before 1.6
+    torch.save(torch.nn.ReLU(), old, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=r"old.pkl holds a whole module.*its `state_dict\(\)`"):
+        read_released(old)
     (tmp_path / "cut.safetensors").write_bytes(b"\x10")
     with pytest.raises(ValueError, match=r"cut.safetensors cannot be read"):
         read_released(tmp_path / "cut.safetensors")
+    (tmp_path / "noise.pkl").write_bytes(b"h\x05.")  # the sixth of what was never written
+    with pytest.raises(ValueError, match=r"noise.pkl cannot be read \(KeyError.*Download it again"):
+        read_released(tmp_path / "noise.pkl")
+    within: dict[str, object] = {}
+    within["itself"] = within
+    torch.save(within, tmp_path / "loop.pt")
+    with pytest.raises(ValueError, match=r"loop.pt holds no tensors"):
+        read_released(tmp_path / "loop.pt")
     torch.save({}, tmp_path / "empty.pt")
     with pytest.raises(ValueError, match="holds no tensors"):
         read_released(tmp_path / "empty.pt")
     encoder, decoder = (module.state_dict() for module in ours)
-    with pytest.raises(ValueError, match="not an encoder and a decoder"):
-        size_of(decoder, {})
+    with pytest.raises(ValueError, match=r"the encoder has no tensor.*'none'.*in this order"):
+        size_of({}, decoder)
+    with pytest.raises(ValueError, match=r"the decoder has no tensor.*first is 'x\.blocks"):
+        size_of(encoder, {f"x.{name}": tensor for name, tensor in decoder.items()})
+    with pytest.raises(ValueError, match=r"wrong order"):
+        size_of(decoder, encoder)
+    with pytest.raises(ValueError, match=r"decoder's blocks.input.w has the shape \(6,\)"):
+        size_of(encoder, {"blocks.input.w": torch.zeros(6)})
+    with pytest.raises(ValueError, match=r"no tensor 'blocks.group_1.block_1.res_path.conv_1.w'"):
+        size_of({k: v for k, v in encoder.items() if "group_1" not in k}, decoder)
     with pytest.raises(ValueError, match=r"the encoder has 10 codes, the decoder 12"):
         size_of(encoder, DalleDecoder(6, WIDTH, BLOCKS, CODE_WIDTH, num_codes=12).state_dict())
 
