@@ -99,7 +99,7 @@ class FiniteScalar(Strict):
     """Every channel rounded to a few levels (FSQ): no codebook to collapse."""
 
     type: Literal["fsq"]
-    levels: Annotated[FromList[tuple[Annotated[int, Field(ge=2)], ...]], Field(min_length=1)] = (
+    levels: Annotated[FromList[tuple[Annotated[int, Field(ge=3)], ...]], Field(min_length=1)] = (
         8,
         8,
         8,

@@ -15,7 +15,7 @@ from lit_eve.models.tokenizers.gradients import straight_through
 from lit_eve.models.tokenizers.quantizer import Grid, Quantized, Quantizer, check_spatial
 
 OVERSHOOT = 1e-3
-"""The bound is this share wider than the outermost levels, so that they can be reached."""
+"""The bound is this share wider than half the distance of the outermost levels."""
 
 
 class FiniteScalarQuantizer(Quantizer):
@@ -25,23 +25,27 @@ class FiniteScalarQuantizer(Quantizer):
     even one. Codes count channel 0 as the least significant digit. There is no loss.
 
     Args:
-        levels: L of every channel, at least 2; the paper recommends 5 or more.
+        levels: L of every channel, at least 3; the paper recommends 5 or more.
 
     Raises:
-        ValueError: if there are no levels or one is below 2.
+        ValueError: if there are no levels or one is below 3.
 
     Source:
-        Mentzer et al. 2023, arXiv:2309.15505, section 3 and listing 1.
+        Mentzer et al. 2023, arXiv:2309.15505, section 3 and listing 1, with two numbers as in
+        lucidrains' vector-quantize-pytorch: where the listing shifts an even L by tan(o / h), this
+        is the inverse of the tanh, so that f(0) = 0, and its 1 - 0.001 is 1 + 0.001.
     """
 
     levels: Tensor
     basis: Tensor
 
     def __init__(self, levels: Sequence[int]) -> None:
-        if not levels or min(levels) < 2:
+        if not levels or min(levels) < 3:
             raise ValueError(
                 f"FSQ levels of {list(levels)} cannot hold anything: every channel needs at least "
-                "2 levels. The paper's choice for about 1000 codes is [8, 5, 5, 5]."
+                "3 levels, since the border between two would lie at z = -3.8, which hardly any "
+                "latent crosses. The paper's choice for about 1000 codes is [8, 5, 5, 5]; for "
+                "channels of one bit take LFQ."
             )
         super().__init__(len(levels), len(levels), math.prod(levels))
         counts = torch.tensor(levels)
