@@ -54,8 +54,10 @@ class LookupFreeQuantizer(Quantizer):
         ValueError: if the number of bits is not from 1 to `MAX_BITS`.
 
     Source:
-        Yu et al. 2023, arXiv:2310.05737, section 3.1. Elsewhere probabilities are clamped at 1e-5
-        before the logarithm; here they are not. Open-MAGVIT2 numbers the bits the other way round.
+        Yu et al. 2023, arXiv:2310.05737, section 3.1. vector-quantize-pytorch clamps probabilities
+        at 1e-5 before the logarithm and Open-MAGVIT2 adds 1e-5 to the mean ones; here the entropies
+        are exact. The order of the bits is the former's; Open-MAGVIT2's code is the one of the same
+        latent with its channels in reverse.
     """
 
     bit_values: Tensor

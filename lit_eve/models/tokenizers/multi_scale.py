@@ -104,7 +104,10 @@ class MultiScaleQuantizer(Quantizer):
         return self.partial_results(codes, grid)[-1]
 
     def partial_results(self, codes: Tensor, grid: Grid | None = None) -> list[Tensor]:
-        """The result after every scale, S times (B, D, H, W): the image getting sharper."""
+        """The result after every scale, S times (B, D, H, W): the image getting sharper.
+
+        Averaged down to the next scale, each but the last is what VAR reads to predict that scale.
+        """
         results: list[Tensor] = []
         parts = self._split(codes, grid)
         rows, columns = parts[-1].shape[1:]

@@ -23,9 +23,10 @@ class ResidualQuantizer(Quantizer):
     """RVQ: r_0 = latent, q_i = Q_i(r_i), r_(i+1) = r_i - q_i; the sum of all q_i goes out.
 
     The gradient passes the whole stack once, by the stages' own estimator from the latent to the
-    sum: the straight-through estimator gives d out / d latent = 1. Estimating it per stage and
-    adding up, as some code does, gives Q times the decoder's gradient and is not what the paper's
-    one codec-wide estimator implies. Each stage's losses reach the encoder through its own
+    sum: the straight-through estimator gives d out / d latent = 1, the rotation that of the latent
+    onto the sum. Estimating it per stage and adding up, as vector-quantize-pytorch does, gives Q
+    times the decoder's gradient and is not what the paper's one codec-wide estimator implies; the
+    stages called one by one give it. Each stage's losses reach the encoder through its own
     residual, in which the codes before it count as constants; losses of one name are added.
 
     Codes are (B, Q, H, W). FSQ and LFQ stages have levels of a fixed size, so each works on its
@@ -39,7 +40,7 @@ class ResidualQuantizer(Quantizer):
 
     Source:
         Zeghidour et al. 2021, arXiv:2107.03312, algorithm 1; the enlargement is that of
-        lucidrains' vector-quantize-pytorch.
+        lucidrains' vector-quantize-pytorch, whose newest FSQ stages have other, symmetric levels.
     """
 
     shrinkage: Tensor
