@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from lit_eve.cli import app
 from lit_eve.inference.encode import FORMAT, fingerprint, load_codes, read_image
-from lit_eve.models.tokenizers.codebook import EmaCodebook
+from lit_eve.models.tokenizers.codebook import EmaCodebook, Liveliness
+from lit_eve.models.tokenizers.convolutional import Layout
 from lit_eve.models.tokenizers.fsq import FiniteScalarQuantizer
 from lit_eve.models.tokenizers.gumbel import GumbelQuantizer
 from lit_eve.models.tokenizers.image_tokenizer import ImageTokenizer
@@ -55,6 +56,7 @@ IMAGES: dict[str, tuple[Any, str]] = {
     "bytes": (filled(8, 8).byte(), "uint8.*Divide bytes by 255"),
     "grey": (filled(8, 8)[:, :1], r"\(1, 1, 8, 8\).*\(images, 3, height, width\)"),
     "list": ([], "an empty list.*at least one"),
+    "array": (np.zeros((2, 3, 8, 8)), "a list of ndarray.*torch.from_numpy"),
     "one of a list": ([filled(8, 8)[0], filled(8, 7)[0]], "8 x 7 pixels do not divide"),
 }
 
@@ -68,6 +70,22 @@ def test_images_that_cannot_be_encoded(name: str) -> None:
     if isinstance(images, Tensor):
         with pytest.raises(ValueError, match=message):
             model.reconstruct(images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_pixels_may_be_of_any_floating_type(dtype: torch.dtype) -> None:
+    model, images = tokenizer(vector()), filled(8, 8, 0.5)
+    assert torch.equal(model.encode(images.to(dtype)), model.encode(images))
+    assert torch.equal(model.reconstruct(images.to(dtype)), model.reconstruct(images))
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_a_double_latent_has_the_codes_of_a_single_one(name: str) -> None:
+    quantizer = QUANTIZERS[name]().eval()
+    latent = torch.randn(1, quantizer.in_channels, 2, 3, generator=torch.Generator().manual_seed(0))
+    out = quantizer(latent.double())
+    assert out.latent.dtype == torch.float64
+    assert torch.equal(out.codes, quantizer(latent).codes)
 
 
 def test_a_training_step_refuses_sizes_that_do_not_divide() -> None:
@@ -86,6 +104,7 @@ CODES: dict[str, tuple[Any, str]] = {
     "empty": (codes(), "at least one"),
     "flat": (torch.zeros(4, dtype=torch.int64), r"\(4,\).*\(images, rows, columns\)"),
     "list": ([], "an empty list"),
+    "array": (np.zeros((1, 2, 2), np.int64), "a list of ndarray.*torch.from_numpy"),
 }
 
 
@@ -130,6 +149,41 @@ def test_an_unknown_quantizer_is_told_with_the_known_ones() -> None:
     (problem,) = caught.value.problems
     assert "vqq" in problem.message
     assert "vq" in problem.suggestion
+
+
+UNKNOWN: dict[str, tuple[Callable[[], Any], str]] = {
+    "gradient": (
+        lambda: VectorQuantizer(EmaCodebook(4, 2), gradient="rotaton"),  # type: ignore[arg-type]
+        "gradient 'rotaton' is unknown. Choose one of straight_through, rotation",
+    ),
+    "distance": (
+        lambda: EmaCodebook(4, 2, "cosin"),  # type: ignore[arg-type]
+        "distance 'cosin' is unknown. Choose one of euclidean, cosine",
+    ),
+    "start": (
+        lambda: Liveliness(start="k-means"),  # type: ignore[arg-type]
+        "start 'k-means' is unknown. Choose one of kmeans, data, random",
+    ),
+    "relaxation": (
+        lambda: GumbelQuantizer(8, 4, 12, "hard"),  # type: ignore[arg-type]
+        "relaxation 'hard' is unknown. Choose one of relaxed, straight_through",
+    ),
+    "norm": (
+        lambda: Layout(norm="batch"),  # type: ignore[arg-type]
+        "norm 'batch' is unknown. Choose one of group, none",
+    ),
+    "fit": (
+        lambda: read_image(Path("any.png"), 8, "stretch"),  # type: ignore[arg-type]
+        "fit 'stretch' is unknown. Choose one of exact, crop, resize",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_unknown_names_do_not_mean_another_one(name: str) -> None:
+    build, message = UNKNOWN[name]
+    with pytest.raises(ValueError, match=message):
+        build()
 
 
 # files of codes and pictures, as `lit-eve encode` and `decode` read them -----------------------

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lit_eve.models.tokenizers.image_tokenizer import ImageTokenizer
 from lit_eve.models.tokenizers.pixels import check_size
-from lit_eve.models.tokenizers.quantizer import WHOLE, Grid
+from lit_eve.models.tokenizers.quantizer import WHOLE, Grid, check_choice
 from lit_eve_data.sources.validation import plain_rgb
 
 FORMAT = "lit-eve codes 1"
@@ -195,8 +195,10 @@ def read_image(path: Path, stride: int, fit: Fit = "exact") -> Tensor:
     """A picture file as (3, H, W) in [0, 1].
 
     Raises:
-        ValueError: if it cannot be read, or with `exact`, if its size does not divide into cells.
+        ValueError: if it cannot be read, or with `exact`, if its size does not divide into cells;
+            if `fit` is unknown.
     """
+    check_choice("fit", fit, Fit)
     try:
         with Image.open(path) as file:
             image = plain_rgb(ImageOps.exif_transpose(file))

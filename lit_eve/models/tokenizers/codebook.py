@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from lit_eve.models.tokenizers.kmeans import kmeans, sum_by_code
 from lit_eve.models.tokenizers.nearest import Distance, nearest_codes
-from lit_eve.models.tokenizers.quantizer import check_finite
+from lit_eve.models.tokenizers.quantizer import check_choice, check_finite
 from lit_eve.models.tokenizers.ranks import (
     first_rank_decides,
     pick_rows,
@@ -37,7 +37,7 @@ class Liveliness:
     """How a codebook starts and what happens to codes that nobody uses.
 
     Raises:
-        ValueError: if the decay or the threshold is out of range.
+        ValueError: if the start is unknown, or the decay or the threshold is out of range.
     """
 
     start: Start = "kmeans"
@@ -49,6 +49,7 @@ class Liveliness:
     for every batch size. 0 never replaces."""
 
     def __post_init__(self) -> None:
+        check_choice("the codebook's start", self.start, Start)
         if not 0 <= self.decay < 1:
             raise ValueError(
                 f"a codebook decay of {self.decay} is no moving average: give 0 to 1, e.g. 0.99."
@@ -75,7 +76,7 @@ class Codebook(nn.Module, ABC):
         liveliness: start and revival.
 
     Raises:
-        ValueError: if K is below 2.
+        ValueError: if K is below 2 or the distance is unknown.
     """
 
     vectors: Tensor
@@ -90,6 +91,7 @@ class Codebook(nn.Module, ABC):
         liveliness: Liveliness | None = None,
     ) -> None:
         super().__init__()
+        check_choice("the codebook's distance", distance, Distance)
         if num_codes < 2:
             raise ValueError(f"a codebook of {num_codes} codes says nothing: give at least 2.")
         self.num_codes = num_codes

@@ -12,6 +12,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_eve.models.tokenizers.quantizer import check_choice
+
 Norm = Literal["group", "none"]
 
 SILU_POWER = 0.356
@@ -23,7 +25,7 @@ class Layout:
     """Size of a convolutional encoder or decoder; both may have the same or their own.
 
     Raises:
-        ValueError: if a number is impossible.
+        ValueError: if a number is impossible or the norm is unknown.
     """
 
     width: int = 128
@@ -37,6 +39,7 @@ class Layout:
     norm: Norm = "group"
 
     def __post_init__(self) -> None:
+        check_choice("the layout's norm", self.norm, Norm)
         if not self.multipliers or min(self.multipliers) < 1 or min(self.width, self.blocks) < 1:
             raise ValueError(
                 f"{self} is no encoder: width, blocks and every multiplier are at least 1, "

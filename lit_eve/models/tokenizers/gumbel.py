@@ -20,6 +20,7 @@ from lit_eve.models.tokenizers.quantizer import (
     Grid,
     Quantized,
     Quantizer,
+    check_choice,
     check_finite,
     check_spatial,
     to_grid,
@@ -54,6 +55,9 @@ class GumbelQuantizer(Quantizer):
         values_per_position: pixel values for every cell: 3 * stride ** 2, 192 for 8x down.
         relaxation: `relaxed` or `straight_through`.
 
+    Raises:
+        ValueError: if the relaxation is unknown.
+
     Source:
         Ramesh et al. 2021, arXiv:2102.12092, sections 2.1 and A.2; Jang et al. 2017,
         arXiv:1611.01144. That the KL ignores noise and temperature: their authors' issue 26.
@@ -72,6 +76,7 @@ class GumbelQuantizer(Quantizer):
         relaxation: Relaxation = "relaxed",
     ) -> None:
         super().__init__(num_codes, width, num_codes)
+        check_choice("the quantizer's relaxation", relaxation, Relaxation)
         self.values_per_position = values_per_position
         self.relaxation: Relaxation = relaxation
         # As the 1x1 convolution it replaces: normal with variance 1 / inputs.

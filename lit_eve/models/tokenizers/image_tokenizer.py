@@ -138,7 +138,7 @@ class ImageTokenizer(nn.Module):
             return _by_shape(self.encode, [(image, None) for image in images])
         check_pixels(images, self.stride)
         with evaluating(self):
-            quantized: Quantized = self.quantizer(self.latent(self.pixels.to_model(images)))
+            quantized: Quantized = self.quantizer(self._latent_of(images))
         if quantized.codes is None:
             raise ValueError(
                 f"{type(self.quantizer).__name__} is continuous, so there are no codes: "
@@ -201,7 +201,7 @@ class ImageTokenizer(nn.Module):
         """
         check_pixels(images, self.stride)
         with evaluating(self):
-            latent = self.latent(self.pixels.to_model(images))
+            latent = self._latent_of(images)
             if not relaxed:
                 return self.decoder(self.quantizer(latent).latent)
             if not isinstance(self.quantizer, GumbelQuantizer):
@@ -210,6 +210,11 @@ class ImageTokenizer(nn.Module):
                     "quantizer mixes them. Ask for hard reconstructions."
                 )
             return self.decoder(self.quantizer.relax(latent))
+
+    def _latent_of(self, images: Tensor) -> Tensor:
+        """`latent` of pixels of any floating type: NumPy's are double, the weights are not."""
+        weight = next(self.parameters())
+        return self.latent(self.pixels.to_model(images.to(weight.dtype)))
 
 
 @contextmanager
@@ -228,6 +233,12 @@ def _by_shape(run: Callable[..., Tensor], items: Sequence[tuple[Tensor, Any]]) -
     """Run tensors of one shape and grid together, and put the results back in order."""
     if not items:
         raise ValueError("an empty list holds nothing to encode or decode: give at least one.")
+    foreign = next((item for item, _ in items if not isinstance(item, Tensor)), None)
+    if foreign is not None:
+        raise ValueError(
+            f"a list of {type(foreign).__name__} cannot be encoded or decoded: tensors are needed. "
+            "Turn arrays into tensors with torch.from_numpy."
+        )
     groups: dict[tuple[torch.Size, Any], list[int]] = {}
     for number, (tensor, grid) in enumerate(items):
         groups.setdefault((tensor.shape, grid), []).append(number)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from itertools import chain
+from typing import Any, ClassVar, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -73,9 +74,8 @@ class Quantizer(nn.Module, ABC):
         self._check_latent(latent)
         if not self.training:
             check_finite(latent)
-        wide = torch.promote_types(latent.dtype, torch.float32)
         with torch.autocast(latent.device.type, enabled=False):
-            quantized = self.quantize(latent.to(wide))
+            quantized = self.quantize(latent.to(self._type_for(latent)))
         return replace(quantized, latent=quantized.latent.to(latent.dtype))
 
     def embed(self, codes: Tensor, grid: Grid | None = None) -> Tensor:
@@ -136,6 +136,13 @@ class Quantizer(nn.Module, ABC):
                 f"{self.num_codes - 1}. Were the codes made by another tokenizer?"
             )
 
+    def _type_for(self, latent: Tensor) -> torch.dtype:
+        """What a latent is computed in: the type of the codes, or its own; float32 at least."""
+        for own in chain(self.parameters(), self.buffers()):
+            if own.is_floating_point():
+                return torch.promote_types(own.dtype, torch.float32)
+        return torch.promote_types(latent.dtype, torch.float32)
+
     def _check_latent(self, latent: Tensor) -> None:
         if latent.ndim != 4 or latent.shape[1] != self.in_channels:
             raise ValueError(
@@ -159,6 +166,17 @@ def _kept_wide(before: Tensor, after: Tensor) -> Tensor:
     if before.is_floating_point() and after.dtype.itemsize < 4:
         return before.to(after.device)
     return after
+
+
+def check_choice(what: str, given: str, choices: Any) -> None:
+    """Stop on a name that a `Literal` does not have: it would silently mean one of the others.
+
+    Raises:
+        ValueError: naming all there are.
+    """
+    known = get_args(choices)
+    if given not in known:
+        raise ValueError(f"{what} {given!r} is unknown. Choose one of {', '.join(known)}.")
 
 
 def check_finite(latent: Tensor) -> None:
@@ -192,7 +210,7 @@ def check_spatial(codes: Tensor, grid: Grid | None) -> None:
     Raises:
         ValueError: naming both.
     """
-    if codes.ndim < 3 or (grid is not None and grid != tuple(codes.shape[-2:])):
+    if codes.ndim < 3 or (grid is not None and tuple(grid) != tuple(codes.shape[-2:])):
         raise ValueError(
             f"codes of shape {tuple(codes.shape)} do not fit a grid of {grid}: "
             "(images, rows, columns) is needed. The shape of these codes already says their grid, "

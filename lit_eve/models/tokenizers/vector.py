@@ -20,6 +20,7 @@ from lit_eve.models.tokenizers.quantizer import (
     Grid,
     Quantized,
     Quantizer,
+    check_choice,
     check_spatial,
     to_grid,
     to_tokens,
@@ -41,6 +42,9 @@ class VectorQuantizer(Quantizer):
             the gradient to the encoder.
         gradient: `straight_through` or `rotation`, how the decoder's gradient reaches the encoder.
 
+    Raises:
+        ValueError: if the gradient is unknown.
+
     Source:
         van den Oord et al. 2017, arXiv:1711.00937, section 3. Both losses are means over all
         elements, as in the authors' code; the paper writes norms.
@@ -53,6 +57,7 @@ class VectorQuantizer(Quantizer):
         gradient: Estimator = "straight_through",
     ) -> None:
         super().__init__(codebook.width, codebook.width, codebook.num_codes)
+        check_choice("the quantizer's gradient", gradient, Estimator)
         self.codebook = codebook
         self.commitment_weight = commitment_weight
         self.gradient: Estimator = gradient
