@@ -225,6 +225,10 @@ def test_changed_files_of_codes_are_refused(name: str, tmp_path: Path) -> None:
 COMMANDS: dict[str, tuple[list[str], str]] = {
     "size": (["encode", "RUN", "odd.png"], "odd.png: images of 9 x 8 pixels do not divide"),
     "text": (["encode", "RUN", "text.png"], "text.png cannot be read as a picture"),
+    "nan": (
+        ["encode", "RUN", "nan.tiff"],
+        "nan.tiff cannot be read as a picture: pixels of mode F",
+    ),
     "missing": (["encode", "RUN", "none.png"], "none.png is no picture and no folder"),
     "empty folder": (["encode", "RUN", "empty"], "empty is no picture and no folder"),
     "fit": (["encode", "RUN", "odd.png", "--fit", "stretch"], "--fit stretch is unknown"),
@@ -244,6 +248,7 @@ def test_the_command_line_says_the_same(
     monkeypatch.setattr("lit_eve.running.directory.find", lambda run, runs: run)
     monkeypatch.setattr("lit_eve.inference.opening.open_tokenizer", lambda run, stage: model)
     Image.new("RGB", (8, 9)).save("odd.png")
+    Image.new("F", (8, 8), NAN).save("nan.tiff")
     Path("text.png").write_text("no picture")
     Path("empty").mkdir()
     file_of_codes(Path("range"), model, torch.full((2, 2), 9))

@@ -171,7 +171,16 @@ def _check_jpeg(image: Image.Image, data: bytes) -> None:
 
 
 def plain_rgb(image: Image.Image) -> Image.Image:
-    """Eight bits of red, green and blue; what is transparent shows white paper."""
+    """Eight bits of red, green and blue; what is transparent shows white paper.
+
+    Raises:
+        ValueError: if nothing says what is white: `convert` would cut 32-bit pixels off at 255.
+    """
+    if image.mode in ("F", "I"):
+        raise ValueError(
+            f"pixels of mode {image.mode}, 32 bits each, have no range that says what is white. "
+            "Save the picture with 8 or 16 bits."
+        )
     if image.mode.startswith("I;16"):  # `convert` would clip, not scale
         values = np.asarray(image, np.uint16)
         image = Image.fromarray(np.round(values / 257).astype(np.uint8), "L")
