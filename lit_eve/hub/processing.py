@@ -144,7 +144,6 @@ class LitEveProcessor(ProcessorMixin):
         several = not conversation or not isinstance(conversation[0], Mapping)
         chats: list[Any] = list(conversation) if several else [conversation]
         if not tokenize:
-            read = [_read(chat)[0] for chat in chats]
             prompt = [
                 self.tokenizer.apply_chat_template(
                     turns,
@@ -154,7 +153,7 @@ class LitEveProcessor(ProcessorMixin):
                     continue_final_message=continue_final_message,
                     **variables,
                 )
-                for turns in read
+                for turns in (_read(chat)[0] for chat in chats)
             ]
             return prompt if several else prompt[0]
         if chat_template is not None or variables:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from lit_eve_data.batches import IGNORE, PackedBatch, StepShare, StoredFeatures
@@ -61,50 +62,66 @@ def collate(
     Raises:
         ValueError: if a row's items are longer than the row.
     """
-    shape = (len(rows), tokens_per_row)
-    ids = np.full(shape, pad_id, np.int64)
-    labels = np.full(shape, IGNORE, np.int64)
-    positions = np.empty(shape, np.int64)
-    segments = np.zeros(shape, np.int64)
-    counting = np.arange(tokens_per_row)
-    slots, samples = [np.zeros(0, np.int64)], []
+    written = _Rows(len(rows), tokens_per_row, pad_id)
     for row, items in enumerate(rows):
-        start = 0
-        for segment, item in enumerate(items, 1):
-            stop = start + len(item.encoded)
-            if stop > tokens_per_row:
-                raise ValueError(
-                    f"row {row} needs {stop} slots or more but has {tokens_per_row}: the lengths "
-                    "it was planned with are not those of its samples. Delete the cached lengths."
-                )
-            ids[row, start:stop] = item.encoded.ids
-            positions[row, start:stop] = counting[: stop - start]
-            segments[row, start:stop] = segment
-            for first, last in item.encoded.answers:
-                span = slice(max(first, 1) + start, last + start)
-                labels[row, span] = ids[row, span]
-            base = row * tokens_per_row + start
-            slots.extend(np.arange(base + a, base + b) for a, b in item.encoded.images)
-            samples.append((row, segment))
-            start = stop
-        positions[row, start:] = counting[: tokens_per_row - start]
+        written.write(row, items)
     every = [item for items in rows for item in items]
     images = [image for item in every for image in item.images]
-    share = share or StepShare.of(int((labels != IGNORE).sum()), len(images), 1)
+    share = share or StepShare.of(int((written.labels != IGNORE).sum()), len(images), 1)
     return PackedBatch(
-        token_ids=torch.from_numpy(ids),
-        labels=torch.from_numpy(labels),
-        position_ids=torch.from_numpy(positions),
-        segment_ids=torch.from_numpy(segments),
+        token_ids=torch.from_numpy(written.ids),
+        labels=torch.from_numpy(written.labels),
+        position_ids=torch.from_numpy(written.positions),
+        segment_ids=torch.from_numpy(written.segments),
         images=cutter.cut(images),
-        image_slots=torch.from_numpy(np.concatenate(slots)),
-        sample_segments=torch.tensor(samples, dtype=torch.int64).reshape(-1, 2),
+        image_slots=torch.from_numpy(np.concatenate(written.slots)),
+        sample_segments=torch.tensor(written.samples, dtype=torch.int64).reshape(-1, 2),
         kinds=tuple(item.kind for item in every),
         labels_share=share.labels,
         images_share=share.images,
         num_failed=num_failed,
         seen=_seen(every),
     )
+
+
+class _Rows:
+    """The slots of a batch while items are written into them; fields as of `PackedBatch`."""
+
+    def __init__(self, num_rows: int, num_slots: int, pad_id: int) -> None:
+        shape = (num_rows, num_slots)
+        self.ids = np.full(shape, pad_id, np.int64)
+        self.labels = np.full(shape, IGNORE, np.int64)
+        self.positions = np.empty(shape, np.int64)
+        self.segments = np.zeros(shape, np.int64)
+        self.slots: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
+        self.samples: list[tuple[int, int]] = []
+        self._counting = np.arange(num_slots)
+
+    def write(self, row: int, items: Sequence[Item]) -> None:
+        """Put a row's items one after another, and number what is left of it.
+
+        Raises:
+            ValueError: if they are longer than the row.
+        """
+        start, num_slots = 0, len(self._counting)
+        for segment, item in enumerate(items, 1):
+            stop = start + len(item.encoded)
+            if stop > num_slots:
+                raise ValueError(
+                    f"row {row} needs {stop} slots or more but has {num_slots}: the lengths "
+                    "it was planned with are not those of its samples. Delete the cached lengths."
+                )
+            self.ids[row, start:stop] = item.encoded.ids
+            self.positions[row, start:stop] = self._counting[: stop - start]
+            self.segments[row, start:stop] = segment
+            for first, last in item.encoded.answers:
+                span = slice(max(first, 1) + start, last + start)
+                self.labels[row, span] = self.ids[row, span]
+            base = row * num_slots + start
+            self.slots.extend(np.arange(base + a, base + b) for a, b in item.encoded.images)
+            self.samples.append((row, segment))
+            start = stop
+        self.positions[row, start:] = self._counting[: num_slots - start]
 
 
 def _seen(items: Sequence[Item]) -> StoredFeatures | None:
