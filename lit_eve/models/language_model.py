@@ -115,10 +115,21 @@ class LanguageModel(nn.Module):
 
         Args:
             source: hub name or folder of a Hugging Face causal language model, or its config.
+
+        Raises:
+            ValueError: if the config cannot be read, or the hub not be reached.
         """
         if isinstance(source, PretrainedConfig):
             return cls(_from_config(source))
-        return cls(_from_config(AutoConfig.from_pretrained(source)))
+        try:
+            config = AutoConfig.from_pretrained(source)
+        except OSError as error:
+            raise ValueError(
+                f"the config of {source}, which says how wide and deep it is, cannot be read "
+                f"({str(error).splitlines()[0]}) Connect to the hub, or name a folder that holds "
+                "it. A `type: llama` of the same shape needs neither, for a plan."
+            ) from error
+        return cls(_from_config(config))
 
     @property
     def width(self) -> int:

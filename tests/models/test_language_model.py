@@ -140,6 +140,19 @@ def test_a_model_saved_by_transformers_is_read_back(tmp_path: object) -> None:
     assert [p.shape for p in shaped.parameters()] == [p.shape for p in model.parameters()]
 
 
+def test_a_shape_that_cannot_be_read_says_where_else_it_may_come_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreachable(name: str) -> None:
+        raise OSError("We couldn't connect to the hub.\nMore of this.")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", unreachable)
+    with pytest.raises(
+        ValueError, match=r"the config of a/b, .*the hub\.\) Connect to the hub, or"
+    ):
+        LanguageModel.shaped_like("a/b")
+
+
 def test_a_hidden_state_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match=r"hidden states \[4\].*numbered 0 .* to 3"):
         llama().hidden_states(torch.randn(1, 2, 32), torch.arange(2)[None], layers=(3, 4))
