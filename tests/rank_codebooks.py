@@ -12,7 +12,8 @@ from torch import distributed as dist
 from lit_eve.metrics.codebook import CodebookUsage
 from lit_eve.models.tokenizers.codebook import Codebook, EmaCodebook, LearnedCodebook, Liveliness
 from lit_eve.models.tokenizers.lfq import EntropyLoss, LookupFreeQuantizer
-from lit_eve.models.tokenizers.ranks import mean_over_ranks
+from lit_eve.models.tokenizers.ranks import mean_over_ranks, sum_over_ranks
+from lit_eve.models.tokenizers.standardize import Standardize
 from lit_eve.models.tokenizers.vector import VectorQuantizer
 
 BOOKS: dict[str, type[Codebook]] = {"averages": EmaCodebook, "loss": LearnedCodebook}
@@ -84,6 +85,21 @@ def entropy_gradient() -> tuple[Tensor, Tensor]:
         dist.all_reduce(gradient)
     value = mean_over_ranks(out.losses["entropy"].detach())
     return gradient / world, value
+
+
+def standardized() -> dict[str, Tensor]:
+    """This rank's values and gradients, summed over ranks at their places, and the averages."""
+    layer = Standardize(4)
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randn(7, 4, generator=generator) * 3 + 5
+    weights = torch.randn(7, 4, generator=generator)
+    source = whole.clone().requires_grad_()
+    found = layer(part(source))
+    (gradient,) = torch.autograd.grad((found * part(weights)).sum(), source)
+    values = torch.zeros_like(whole)
+    part(values).copy_(found.detach())
+    sum_over_ranks(gradient, values)
+    return {"values": values, "gradient": gradient, **layer.state_dict()}
 
 
 def usage() -> dict[str, float]:

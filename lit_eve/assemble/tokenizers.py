@@ -83,7 +83,7 @@ CODEBOOKS: Mapping[str, Callable[[quantizers.Vector, Liveliness], Codebook]] = {
 def _finite_scalar(
     options: quantizers.FiniteScalar, values_per_position: int
 ) -> FiniteScalarQuantizer:
-    return FiniteScalarQuantizer(options.levels)
+    return FiniteScalarQuantizer(options.levels, options.standardize)
 
 
 def _lookup_free(options: quantizers.LookupFree, values_per_position: int) -> LookupFreeQuantizer:

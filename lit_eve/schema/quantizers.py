@@ -107,6 +107,8 @@ class FiniteScalar(Strict):
         5,
     )
     """Levels of each channel; their product is the number of codes."""
+    standardize: bool = False
+    """Bring each channel to mean 0 and deviation 1 first, so that none stays at its last level."""
 
 
 class LookupFree(Strict):
@@ -133,6 +135,15 @@ class Residual(Strict):
     """The quantizer that is stacked: vq, fsq or lfq."""
     depth: Annotated[int, Field(ge=2)] = 4
     """How many of them."""
+
+    def findings(self) -> Iterator[Finding]:
+        """What a stage leaves over is only a difference if nothing scaled it before."""
+        if isinstance(self.quantizer, FiniteScalar) and self.quantizer.standardize:
+            yield Finding(
+                ("quantizer", "standardize"),
+                "stages that scale what they are given do not add up to the latent",
+                "Leave it out, or use fsq alone.",
+            )
 
 
 class MultiScale(Strict):

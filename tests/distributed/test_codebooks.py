@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_eve.models.tokenizers.codebook import Liveliness
-from tests.rank_codebooks import Case, entropy_gradient, train_codebook, usage
+from tests.rank_codebooks import Case, entropy_gradient, standardized, train_codebook, usage
 from tests.rank_pool import RankPool
 
 CASES = {
@@ -35,6 +35,13 @@ def test_the_entropy_of_the_joint_mean_has_the_gradient_of_one_process(two_ranks
     for found, its_value in two_ranks.run(entropy_gradient):
         torch.testing.assert_close(found, gradient)
         torch.testing.assert_close(its_value, value)
+
+
+def test_channels_are_standardized_by_the_moments_of_the_joined_batch(two_ranks: RankPool) -> None:
+    alone = standardized()  # seven tokens: the ranks have four and three
+    for found in two_ranks.run(standardized):
+        for key, tensor in alone.items():
+            torch.testing.assert_close(found[key], tensor, rtol=1e-5, atol=1e-6)
 
 
 def test_usage_is_counted_over_all_processes(two_ranks: RankPool) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_eve.models.tokenizers.fsq import FiniteScalarQuantizer
+from lit_eve.models.tokenizers.standardize import Standardize
 
 
 def plain(value: float, level: int) -> tuple[int, float]:
@@ -83,3 +84,36 @@ def test_there_is_no_loss() -> None:
 def test_impossible_levels_are_refused(levels: list[int]) -> None:
     with pytest.raises(ValueError, match=r"at least 3 levels.*\[8, 5, 5, 5\].*take LFQ"):
         FiniteScalarQuantizer(levels)
+
+
+def test_standardized_channels_and_gradients_are_those_of_a_batch_norm() -> None:
+    torch.manual_seed(0)
+    layer, tokens = Standardize(4).double(), (torch.randn(60, 4).double() * 3 + 7).requires_grad_()
+    wanted = torch.nn.functional.batch_norm(tokens, None, None, training=True, eps=1e-5)
+    weights = torch.randn_like(tokens)
+    found = layer(tokens)
+    torch.testing.assert_close(found, wanted)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), tokens, retain_graph=True)
+    (wanted_gradient,) = torch.autograd.grad((wanted * weights).sum(), tokens)
+    torch.testing.assert_close(gradient, wanted_gradient)
+
+
+def test_evaluation_standardizes_by_averages_that_the_first_batch_sets() -> None:
+    torch.manual_seed(0)
+    layer, tokens = Standardize(3), torch.randn(50, 3) * 2 - 5
+    trained = layer(tokens)
+    layer.eval()
+    torch.testing.assert_close(layer(tokens), trained)
+    torch.testing.assert_close(layer(tokens[:1]), trained[:1])
+    layer.train()
+    for _ in range(300):
+        layer(tokens + 1)
+    torch.testing.assert_close(layer.mean, tokens.mean(0) + 1, rtol=1e-4, atol=1e-4)
+
+
+def test_a_channel_far_outside_uses_all_its_levels_when_standardized() -> None:
+    torch.manual_seed(0)
+    latent = torch.randn(4, 2, 8, 8) + 6
+    plain, standardized = FiniteScalarQuantizer([5, 5]), FiniteScalarQuantizer([5, 5], True)
+    used = [len(set(fsq(latent).codes.flatten().tolist())) for fsq in (plain, standardized)]
+    assert used == [1, 25]

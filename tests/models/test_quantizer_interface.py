@@ -25,6 +25,7 @@ DISCRETE: dict[str, Callable[[], Quantizer]] = {
     "vq, cosine": lambda: VectorQuantizer(EmaCodebook(16, 6, "cosine", FIXED)),
     "vq, rotation": lambda: VectorQuantizer(EmaCodebook(16, 6, liveliness=FIXED), 0.25, "rotation"),
     "fsq": lambda: FiniteScalarQuantizer([5, 4, 3]),
+    "fsq, standardized": lambda: FiniteScalarQuantizer([5, 4, 3], standardize=True),
     "lfq": lambda: LookupFreeQuantizer(6),
     "residual": lambda: ResidualQuantizer(
         [VectorQuantizer(EmaCodebook(16, 6, liveliness=FIXED)) for _ in range(2)]

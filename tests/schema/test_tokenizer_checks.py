@@ -90,6 +90,12 @@ def tokenizer(write: Write) -> Path:
             "Give a share",
         ),
         (
+            "model.quantizer={type: residual, quantizer: {type: fsq, standardize: true}}",
+            "model.quantizer.quantizer.standardize",
+            "do not add up to the latent",
+            "use fsq alone",
+        ),
+        (
             "model.quantizer={type: multi_scale, scales: [[1, 1], [4, 4], [2, 8]]}",
             "model.quantizer.scales.2",
             "[2, 8] after [4, 4] is no way from coarse to fine",

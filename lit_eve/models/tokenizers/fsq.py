@@ -9,10 +9,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_eve.models.tokenizers.gradients import straight_through
 from lit_eve.models.tokenizers.quantizer import Grid, Quantized, Quantizer, check_spatial
+from lit_eve.models.tokenizers.standardize import Standardize
 
 OVERSHOOT = 1e-3
 """The bound is this share wider than half the distance of the outermost levels."""
@@ -26,6 +27,9 @@ class FiniteScalarQuantizer(Quantizer):
 
     Args:
         levels: L of every channel, at least 3; the paper recommends 5 or more.
+        standardize: bring every channel to mean 0 and deviation 1 before it is bounded. The paper
+            does not; without it a channel can drift to where the tanh is flat and stay there, at
+            its outermost level for nearly all tokens.
 
     Raises:
         ValueError: if there are no levels or one is below 3.
@@ -39,7 +43,7 @@ class FiniteScalarQuantizer(Quantizer):
     levels: Tensor
     basis: Tensor
 
-    def __init__(self, levels: Sequence[int]) -> None:
+    def __init__(self, levels: Sequence[int], standardize: bool = False) -> None:
         if not levels or min(levels) < 3:
             raise ValueError(
                 f"FSQ levels of {list(levels)} cannot hold anything: every channel needs at least "
@@ -52,10 +56,11 @@ class FiniteScalarQuantizer(Quantizer):
         self.register_buffer("levels", counts, persistent=False)
         places = torch.cat([torch.ones(1, dtype=torch.int64), counts[:-1].cumprod(0)])
         self.register_buffer("basis", places, persistent=False)
+        self.standardize = Standardize(len(levels)) if standardize else nn.Identity()
 
     def quantize(self, latent: Tensor) -> Quantized:
-        """Bound, round, number."""
-        z = latent.movedim(1, -1)  # (B, H, W, D)
+        """Standardize if asked to, bound, round, number."""
+        z = self.standardize(latent.movedim(1, -1))  # (B, H, W, D)
         levels = self.levels.to(z.dtype)
         half_width = (levels - 1) * ((1 + OVERSHOOT) / 2)  # (D,)
         offset = (levels % 2 == 0) * 0.5  # (D,)

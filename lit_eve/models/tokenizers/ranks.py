@@ -26,6 +26,20 @@ def sum_over_ranks(*tensors: Tensor) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
+def sum_with_gradient(tensor: Tensor) -> Tensor:
+    """The sum over all ranks, whose gradient is the sum of all ranks' gradients.
+
+    Data-parallel training divides what reaches the weights by the number of ranks, as it should:
+    each rank's loss is a mean over its own samples.
+    """
+    if not several():
+        return tensor
+    from torch.distributed.nn.functional import all_reduce
+
+    summed: Tensor = all_reduce(tensor)  # type: ignore[no-untyped-call]
+    return summed
+
+
 def first_rank_decides(tensor: Tensor) -> Tensor:
     """Rank 0's values of something random, on every rank."""
     if several():
