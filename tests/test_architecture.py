@@ -172,3 +172,20 @@ def test_a_leaf_folder_holds_its_package_and_nothing_else(room: str) -> None:
 def test_files_stay_under_four_hundred_lines() -> None:
     long = {m: n for m, p in modules() if (n := p.read_text().count("\n")) > 400}
     assert long == {}
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from the first statement to the last, without the docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_functions_stay_within_forty_lines() -> None:
+    functions = (
+        (module, node)
+        for module, path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    long = {f"{module}.{node.name}" for module, node in functions if body_lines(node) > 40}
+    assert long == set()

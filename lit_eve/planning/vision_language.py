@@ -78,11 +78,7 @@ def plan_stage(
     side = largest_side(experiment, stage.size)
     cells = side // model.layout.cell
     visual = model.layout.num_tokens(cells, cells)
-    per_sample = (
-        round(stage.tokens_per_row * (1 - packing.padding) / packing.samples_per_row)
-        if packing is not None
-        else visual + TEXT_TOKENS
-    )
+    per_sample = _tokens_per_sample(stage, visual, packing)
     per_step = packing.tokens_per_step if packing else _rounded(stage, per_sample)
     parts, trainable = freeze(model, stage)
     spread, rows = Spread.of(experiment.hardware, devices), per_step // stage.tokens_per_row
@@ -117,6 +113,13 @@ def plan_stage(
         disk=disk(experiment, sum(parts.values()), sum(trainable.values())),
         measured=packing is not None,
     )
+
+
+def _tokens_per_sample(stage: LanguageStage, visual: int, packing: PackingPlan | None) -> int:
+    """As the data has it; without data one picture and a few words."""
+    if packing is None:
+        return visual + TEXT_TOKENS
+    return round(stage.tokens_per_row * (1 - packing.padding) / packing.samples_per_row)
 
 
 def _rounded(stage: LanguageStage, per_sample: int) -> int:

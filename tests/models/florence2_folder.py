@@ -64,10 +64,15 @@ def write_florence2(folder: Path, longest: int = 20) -> Path:
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
     model.save_pretrained(folder)
+    _write_processor(folder)
+    return folder
+
+
+def _write_processor(folder: Path) -> None:
+    """Pictures as CLIP cuts them, and a word a token."""
     CLIPImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
     words = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = Whitespace()
     PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     ).save_pretrained(folder)
-    return folder
