@@ -86,16 +86,31 @@ def test_impossible_levels_are_refused(levels: list[int]) -> None:
         FiniteScalarQuantizer(levels)
 
 
-def test_standardized_channels_and_gradients_are_those_of_a_batch_norm() -> None:
+def test_the_first_batch_is_standardized_as_by_a_batch_norm() -> None:
     torch.manual_seed(0)
     layer, tokens = Standardize(4).double(), (torch.randn(60, 4).double() * 3 + 7).requires_grad_()
     wanted = torch.nn.functional.batch_norm(tokens, None, None, training=True, eps=1e-5)
     weights = torch.randn_like(tokens)
     found = layer(tokens)
     torch.testing.assert_close(found, wanted)
-    (gradient,) = torch.autograd.grad((found * weights).sum(), tokens, retain_graph=True)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), tokens)
     (wanted_gradient,) = torch.autograd.grad((wanted * weights).sum(), tokens)
     torch.testing.assert_close(gradient, wanted_gradient)
+
+
+def test_later_batches_are_standardized_by_averages_and_cannot_move_as_a_whole() -> None:
+    torch.manual_seed(0)
+    layer = Standardize(4).double()
+    layer(torch.randn(60, 4).double())
+    tokens = (torch.randn(60, 4).double() * 3 + 7).requires_grad_()
+    found = layer(tokens)
+    torch.testing.assert_close(found, (tokens - layer.mean) / (layer.variance + 1e-5).sqrt())
+    (gradient,) = torch.autograd.grad((found * torch.randn_like(found)).sum(), tokens)
+    away = tokens.detach() - tokens.detach().mean(0)
+    for direction in (torch.ones_like(away), away):  # shift, stretch
+        torch.testing.assert_close(
+            (gradient * direction).sum(0), torch.zeros(4).double(), atol=1e-4, rtol=0
+        )
 
 
 def test_evaluation_standardizes_by_averages_that_the_first_batch_sets() -> None:

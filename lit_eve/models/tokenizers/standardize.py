@@ -15,10 +15,12 @@ EPSILON = 1e-5
 
 
 class Standardize(nn.Module):
-    """Shift and scale each channel by its mean and variance, without weights of its own.
+    """Shift and scale each channel to mean 0 and deviation 1, without weights of its own.
 
-    In training those of the batch, over all ranks and with their gradient, so that nothing can be
-    gained by moving a channel as a whole; in evaluation moving averages of them.
+    Values are those by moving averages of mean and variance, in training and evaluation alike, so
+    that a batch of a kind is not treated as if it were all there is. The gradient is that through
+    the batch's own mean and variance over all ranks: nothing can be gained by moving or stretching
+    a channel as a whole, so none wanders off.
 
     Attributes:
         mean, variance: (D,), the averages. The first batch sets them.
@@ -29,7 +31,8 @@ class Standardize(nn.Module):
         decay: of the averages, a training step.
 
     Source:
-        Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1.
+        Ioffe 2017, arXiv:1702.03275 (batch renormalization), without its bounds on r and d, which
+        averages that start at the first batch do not need.
     """
 
     mean: Tensor
@@ -44,18 +47,26 @@ class Standardize(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.float32))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(..., D), float32 or wider -> the same shape."""
-        mean, variance = self.mean, self.variance
-        if self.training:
-            mean, variance = _moments(tokens.flatten(0, -2))
-            self._remember(mean.detach(), variance.detach())
-        return (tokens - mean) * (variance + EPSILON).rsqrt()
+        """(..., D), float32 or wider -> the same shape; in training the averages move first."""
+        if not self.training:
+            return (tokens - self.mean) * _per_deviation(self.variance)
+        mean, variance = _moments(tokens.flatten(0, -2))
+        self._remember(mean.detach(), variance.detach())
+        standardized = (tokens - mean) * _per_deviation(variance)
+        inverse = _per_deviation(self.variance)
+        stretch = inverse / _per_deviation(variance.detach())  # r
+        shift = (mean.detach() - self.mean) * inverse  # d
+        return standardized * stretch + shift
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         self.batches += 1
         share = self.batches.reciprocal().clamp(min=1 - self.decay)  # the first ones count alike
         self.mean.lerp_(mean, share)
         self.variance.lerp_(variance, share)
+
+
+def _per_deviation(variance: Tensor) -> Tensor:
+    return (variance + EPSILON).rsqrt()
 
 
 def _moments(tokens: Tensor) -> tuple[Tensor, Tensor]:
