@@ -174,8 +174,8 @@ def verdict(first: Sequence[float], other: Sequence[float]) -> str:
     return f"{'higher' if difference > 0 else 'lower'} ({what})"
 
 
-def plot(key: str, scores: Mapping[str, Sequence[float]], folder: Path) -> Path:
-    """Every seed a dot, every arm a row."""
+def dots(scores: Mapping[str, Sequence[float]], label: str, file: Path, scale: str) -> Path:
+    """Every seed a dot, every arm a row, its mean a line; `scale`: linear or log."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -187,9 +187,9 @@ def plot(key: str, scores: Mapping[str, Sequence[float]], folder: Path) -> Path:
         axes.plot([mean(values)] * 2, [row - 0.25, row + 0.25], "k-")
     axes.set_yticks(range(len(scores)), list(scores))
     axes.invert_yaxis()
-    axes.set_xlabel(f"{STUDIES[key].stage}: {STUDIES[key].score}")
+    axes.set_xscale(scale)
+    axes.set_xlabel(label)
     figure.tight_layout()
-    file = folder / f"study_{key}.png"
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
     return file
@@ -204,7 +204,8 @@ def show(key: str, scores: Mapping[str, Sequence[float]], pictures: Path | None)
     for first, other in pairs:
         print(f"{other} against {first}: {verdict(scores[first], scores[other])}")
     if pictures is not None:
-        print(f"plot: {plot(key, scores, pictures)}")
+        label = f"{STUDIES[key].stage}: {STUDIES[key].score}"
+        print(f"plot: {dots(scores, label, pictures / f'study_{key}.png', 'linear')}")
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
 """What learning to see does to language: perplexity of held-out texts after every stage of a run.
 
-    uv run python -m benchmarks.text_quality RUN [RUN ...]
+    uv run python -m benchmarks.text_quality RUN [RUN ...] [--plot FILE]
 
 The runs' decoders started from `experiments/foundation/language_model.yaml`; its test texts are
-read without any picture, by that decoder as it was and by every stage's.
+read without any picture, by that decoder as it was and by every stage's. The plot has the last
+stage of every run, and in one row those whose names differ in the last number alone.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import argparse
 import io
 import tempfile
 from collections.abc import Iterator
+from math import nan
 from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.studies import dots
 from lit_eve.inference.opening import open_run
 from lit_eve.models.language_model import LanguageModel
 from lit_eve.models.text_model import TextModel
@@ -55,16 +58,21 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--data", type=Path, default=Path("datasets"))
     parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     print("| run | decoder | perplexity of texts |\n| --- | --- | ---: |")
     with tempfile.TemporaryDirectory() as scratch:
         kind = reader(options.data, options.samples, options.foundation, Path(scratch))
         before = TextModel(LanguageModel.pretrained(options.foundation)).eval()
         print(f"| | before seeing | {kind.examine('read', before)['perplexity']:.4f} |", flush=True)
+        last: dict[str, list[float]] = {}
         for name in options.run:
-            run = find(name, options.runs)
+            run, value = find(name, options.runs), nan
             for stage, value in perplexities(run, kind, options.data):
                 print(f"| {run.path.parent.name} | after {stage} | {value:.4f} |", flush=True)
+            last.setdefault(run.path.parent.name.rpartition("-")[0], []).append(value)
+    if options.plot is not None:
+        print(f"plot: {dots(last, 'perplexity of texts', options.plot, 'log')}")
 
 
 if __name__ == "__main__":
