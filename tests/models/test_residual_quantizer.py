@@ -136,5 +136,7 @@ def test_impossible_stacks_and_codes_are_refused() -> None:
         ResidualQuantizer([])
     with pytest.raises(ValueError, match=r"\(2, 25\), \(2, 35\).*same channels and codes"):
         ResidualQuantizer([FiniteScalarQuantizer([5, 5]), FiniteScalarQuantizer([7, 5])])
+    with pytest.raises(ValueError, match=r"do not add up to the latent.*FSQ alone"):
+        ResidualQuantizer([FiniteScalarQuantizer([5, 5], standardize=True)] * 2)
     with pytest.raises(ValueError, match=r"2 residual stages.*at most 2"):
         stack(2).embed(torch.zeros(1, 3, 2, 2, dtype=torch.int64))

@@ -14,6 +14,7 @@ from lit_eve.models.tokenizers.fsq import FiniteScalarQuantizer
 from lit_eve.models.tokenizers.gradients import straight_through
 from lit_eve.models.tokenizers.lfq import LookupFreeQuantizer
 from lit_eve.models.tokenizers.quantizer import Grid, Quantized, Quantizer, to_grid, to_tokens
+from lit_eve.models.tokenizers.standardize import Standardize
 from lit_eve.models.tokenizers.vector import VectorQuantizer
 
 Stage = VectorQuantizer | FiniteScalarQuantizer | LookupFreeQuantizer
@@ -36,7 +37,7 @@ class ResidualQuantizer(Quantizer):
         stages: quantizers of the same kind and shape, first to last.
 
     Raises:
-        ValueError: if there are no stages or they differ in channels or codes.
+        ValueError: if there are no stages, they differ in channels or codes, or one standardizes.
 
     Source:
         Zeghidour et al. 2021, arXiv:2107.03312, algorithm 1; the enlargement is that of
@@ -53,6 +54,11 @@ class ResidualQuantizer(Quantizer):
                 "at least one stage, and all of them the same channels and codes."
             )
         first = stages[0]
+        if any(isinstance(part, Standardize) for stage in stages for part in stage.modules()):
+            raise ValueError(
+                "residual stages that standardize what they are given do not add up to the latent: "
+                "leave `standardize` out, or use the FSQ alone."
+            )
         super().__init__(first.in_channels, first.out_channels, first.num_codes)
         self.stages = nn.ModuleList(stages)
         self.register_buffer("shrinkage", _shrinkage(first), persistent=False)
