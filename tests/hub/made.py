@@ -9,7 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from lit_eve import assemble
 from lit_eve.assemble.tokenizers import build_tokenizer
@@ -20,6 +25,7 @@ from lit_eve.running.directory import RunDirectory
 from lit_eve.schema import Experiment, VisionLanguageExperiment, load
 from lit_eve_data.batches import PackedBatch
 from lit_eve_data.disk.records import StoredImage
+from lit_eve_data.encoding.text import ChatText
 from lit_eve_data.encoding.vocabulary import bytes_text, pretrained_text
 from lit_eve_data.packing.rows import Item, collate
 
@@ -54,6 +60,22 @@ datasets: {{scenes: {{type: scenes}}}}
 stages:
   first: {{task: {task}, batch: 8, data: {{scenes: 1}}, for: 9 steps, train: {{{parts}}}}}
 """
+
+
+def decoder_folder(folder: Path, text: ChatText) -> Path:
+    """A small Llama with random weights and a tokenizer, as Transformers saves them."""
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    text.save(folder)
+    return folder
 
 
 def run_of(folder: Path, model: str, task: str = "language") -> tuple[RunDirectory, nn.Module]:

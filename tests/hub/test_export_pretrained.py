@@ -12,8 +12,6 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
-    LlamaConfig,
-    LlamaForCausalLM,
 )
 
 from lit_eve.hub.export import export
@@ -22,33 +20,23 @@ from lit_eve.inference.opening import open_assistant
 from lit_eve.models.vision_language import VisionLanguageModel
 from lit_eve.running.directory import RunDirectory
 from lit_eve_data.encoding.vocabulary import bytes_text
-from tests.hub.made import BYTES, LLAMA, asked, opened, packed, picture, run_of
+from tests.hub.made import BYTES, LLAMA, asked, decoder_folder, opened, packed, picture, run_of
 from tests.models.florence2_folder import LONG, SHORT, write_florence2
 
 ONE = picture(1, 40, 30)
 
 
 def test_pretrained_parts_are_whole_without_the_folder_they_came_from(tmp_path: Path) -> None:
-    config = LlamaConfig(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "decoder")
-    bytes_text().save(tmp_path / "decoder")
+    decoder = decoder_folder(tmp_path / "decoder", bytes_text())
     block = (
-        f"{{type: encoder_free, language_model: {{type: pretrained, from: {tmp_path / 'decoder'}}},"
+        f"{{type: encoder_free, language_model: {{type: pretrained, from: {decoder}}},"
         " patch_embedding: {type: linear, patch: 16}}"
     )
     directory, model = run_of(tmp_path / "run", block)
     assert isinstance(model, VisionLanguageModel)
     batch, _ = packed(directory, "How many?", ONE)
     export(directory, tmp_path / "out")
-    shutil.rmtree(tmp_path / "decoder")
+    shutil.rmtree(decoder)
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
     processor, exported = opened(tmp_path / "out")
     with torch.no_grad():

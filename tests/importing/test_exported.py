@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_eve.checkpoints import read_weights
 from lit_eve.hub.export import export
@@ -20,7 +19,7 @@ from lit_eve.running.transform import transform_stage
 from lit_eve.schema import VisionLanguageExperiment, load
 from lit_eve_data.encoding.text import ChatText
 from lit_eve_data.encoding.vocabulary import bytes_text, train_text
-from tests.hub.made import MODELS, run_of
+from tests.hub.made import MODELS, decoder_folder, run_of
 
 GO_ON = """\
 extends: imported/experiment.yaml
@@ -67,23 +66,15 @@ def test_an_image_tokenizer_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_pretrained_decoder_comes_back_with_its_words(tmp_path: Path) -> None:
-    config = LlamaConfig(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "decoder")
     words = train_text(["one two one two three"] * 9, 270)
-    words.save(tmp_path / "decoder")
+    decoder = decoder_folder(tmp_path / "decoder", words)
     block = (
-        f"{{type: encoder_free, language_model: {{type: pretrained, from: {tmp_path / 'decoder'}}},"
+        f"{{type: encoder_free, language_model: {{type: pretrained, from: {decoder}}},"
         " patch_embedding: {type: linear, patch: 16}}"
     )
     directory, model = run_of(tmp_path / "run", block)
     export(directory, tmp_path / "out")
-    shutil.rmtree(tmp_path / "decoder")
+    shutil.rmtree(decoder)
     import_exported(tmp_path / "out", tmp_path / "imported")
     (tmp_path / "more.yaml").write_text(GO_ON)
     begun(tmp_path / "more.yaml", tmp_path / "next")
