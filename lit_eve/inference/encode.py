@@ -21,9 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lit_eve.models.tokenizers.choices import check_choice
 from lit_eve.models.tokenizers.image_tokenizer import ImageTokenizer
 from lit_eve.models.tokenizers.pixels import check_size
-from lit_eve.models.tokenizers.quantizer import WHOLE, Grid, check_choice
+from lit_eve.models.tokenizers.quantizer import WHOLE, Grid
 from lit_eve_data.sources.validation import plain_rgb
 
 FORMAT = "lit-eve codes 1"

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_eve.models.tokenizers.choices import check_choice
 from lit_eve.models.tokenizers.kmeans import kmeans, sum_by_code
 from lit_eve.models.tokenizers.nearest import Distance, nearest_codes
-from lit_eve.models.tokenizers.quantizer import check_choice, check_finite
+from lit_eve.models.tokenizers.quantizer import check_finite
 from lit_eve.models.tokenizers.ranks import (
     first_rank_decides,
     pick_rows,

@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_eve.models.tokenizers.quantizer import check_choice
+from lit_eve.models.tokenizers.choices import check_choice
 
 Norm = Literal["group", "none"]
 

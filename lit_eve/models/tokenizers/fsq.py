@@ -29,7 +29,7 @@ class FiniteScalarQuantizer(Quantizer):
         levels: L of every channel, at least 3; the paper recommends 5 or more.
         standardize: bring every channel to mean 0 and deviation 1 before it is bounded. The paper
             does not; without it a channel can drift to where the tanh is flat and stay there, at
-            its outermost level for nearly all tokens.
+            its outermost level for most tokens.
 
     Raises:
         ValueError: if there are no levels or one is below 3.

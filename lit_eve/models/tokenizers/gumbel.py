@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from lit_eve.models.tokenizers.choices import check_choice
 from lit_eve.models.tokenizers.nearest import best_column
 from lit_eve.models.tokenizers.noise import NoiseSource, gumbel_noise
 from lit_eve.models.tokenizers.quantizer import (
     Grid,
     Quantized,
     Quantizer,
-    check_choice,
     check_finite,
     check_spatial,
     to_grid,

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, ClassVar, Self, get_args
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -166,17 +166,6 @@ def _kept_wide(before: Tensor, after: Tensor) -> Tensor:
     if before.is_floating_point() and after.dtype.itemsize < 4:
         return before.to(after.device)
     return after
-
-
-def check_choice(what: str, given: str, choices: Any) -> None:
-    """Stop on a name that a `Literal` does not have: it would silently mean one of the others.
-
-    Raises:
-        ValueError: naming all there are.
-    """
-    known = get_args(choices)
-    if given not in known:
-        raise ValueError(f"{what} {given!r} is unknown. Choose one of {', '.join(known)}.")
 
 
 def check_finite(latent: Tensor) -> None:

@@ -31,8 +31,8 @@ class Standardize(nn.Module):
         decay: of the averages, a training step.
 
     Source:
-        Ioffe 2017, arXiv:1702.03275 (batch renormalization), without its bounds on r and d, which
-        averages that start at the first batch do not need.
+        Ioffe 2017, arXiv:1702.03275 (batch renormalization), without its bounds on r and d; the
+        averages start at the first batch, where r is 1 and d is 0.
     """
 
     mean: Tensor

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_eve.models.tokenizers.choices import check_choice
 from lit_eve.models.tokenizers.codebook import Codebook
 from lit_eve.models.tokenizers.gradients import (
     Estimator,
@@ -20,7 +21,6 @@ from lit_eve.models.tokenizers.quantizer import (
     Grid,
     Quantized,
     Quantizer,
-    check_choice,
     check_spatial,
     to_grid,
     to_tokens,
