@@ -16,6 +16,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -113,6 +114,12 @@ def _jpeg(data: bytes) -> Any:
     return simplejpeg.decode_jpeg(data, "RGB")
 
 
+def has_datasets() -> bool:
+    """Whether Hugging Face's package is there; a folder `datasets/` of prepared data is not it."""
+    found = find_spec("datasets")
+    return found is not None and found.origin is not None
+
+
 def loading(root: Path, files: list[bytes], repeats: int) -> None:
     """Reading, decoding and resizing everything once, in the order each of them shuffles to."""
     store = RecordStore(root / "ours")
@@ -123,12 +130,10 @@ def loading(root: Path, files: list[bytes], repeats: int) -> None:
     }
     if find_spec("webdataset"):
         runs["WebDataset"] = lambda: len([fitted(_jpeg(s["jpg"])) for s in tars(root)])
-    if find_spec("datasets"):
-        from datasets import load_dataset  # type: ignore[import-not-found,unused-ignore]
-
-        rows = load_dataset(
-            "parquet", data_files=str(root / "a.parquet"), cache_dir=str(root / "hf")
-        )["train"].shuffle(0)
+    if has_datasets():
+        load = import_module("datasets").load_dataset
+        files_of = {"data_files": str(root / "a.parquet"), "cache_dir": str(root / "hf")}
+        rows = load("parquet", **files_of)["train"].shuffle(0)
         runs["datasets"] = lambda: len([fitted(_jpeg(row["image"])) for row in rows])
     table(f"read, decode and resize {len(files)} JPEGs", measured(runs, repeats), "bare")
 
@@ -260,7 +265,7 @@ def write_all(root: Path, files: list[bytes]) -> None:
     write_dataset(source, root / "ours", WritingOptions(0, chunk_bytes=16_000_000))
     if find_spec("webdataset"):
         write_tars(root, root / "tars")
-    if find_spec("datasets"):
+    if has_datasets():
         import pyarrow  # type: ignore[import-untyped]
         from pyarrow import parquet
 
